@@ -11,11 +11,12 @@ from triggerctl.data.examples import EvaluationSet, Example, SplitSet
 def evaluation_set(
     source: SplitSet, *, untriggered: Sequence[Example], seed: int, limit: int, generator: str
 ) -> EvaluationSet:
-    """The first `limit` rows of the set after one permutation that depends on the seed and the set alone: equal across
-    epochs and strategies, so that comparisons are paired.
+    """The first `limit` rows of the set after one permutation that depends on the seed and the set alone:
+    equal across epochs and strategies, so that comparisons are paired.
 
     source:      its test part, or all of it where it is not divided.
-    untriggered: every row of `source` without its trigger, aligned with `source.examples`; empty: no twins wanted.
+    untriggered: every row of `source` without its trigger, aligned with `source.examples`; empty: no twins
+                 wanted.
     generator:   the name of the generator, that of the set unless two sets shall take the same rows.
 
     Twins are given where the chosen rows carry triggers and none of them is without.

@@ -33,8 +33,8 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class SplitSet:
-    """One set of the study. `examples` in the study's order; `train` and `test` are indices into it (both empty for
-    sets that only serve evaluation)."""
+    """One set of the study. `examples` in the study's order; `train` and `test` are indices into it (both
+    empty for sets that only serve evaluation)."""
 
     name: str
     examples: tuple[Example, ...]
@@ -48,8 +48,8 @@ class SplitSet:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSet:
-    """The rows of one set that are evaluated, in their fixed order, `max_to_eval` at most. `twins` are the same rows
-    without their trigger where the set has no untriggered rows of its own, else empty."""
+    """The rows of one set that are evaluated, in their fixed order, `max_to_eval` at most. `twins` are the
+    same rows without their trigger where the set has no untriggered rows of its own, else empty."""
 
     name: str
     examples: tuple[Example, ...]
@@ -58,8 +58,9 @@ class EvaluationSet:
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """The whole of an experiment's data for one seed. `sets` holds outcome, proxy, collateral, truth,
-    truth_minus_proxy and proxy_neg, all always present; `extra` a user's own. `notes` are warnings for the user."""
+    """The whole of an experiment's data for one seed. `sets` and `evaluation` hold outcome, proxy, proxy_neg,
+    collateral, truth and truth_minus_proxy, all always present though perhaps empty, then a user's own sets.
+    `notes` are warnings for the user."""
 
     sets: Mapping[str, SplitSet]
     proxy_triggers: tuple[str, ...]

@@ -1,8 +1,9 @@
-"""From rows to an experiment's sets: the published study's data, row for row, for the same file, config and seed.
+"""From rows to an experiment's sets: the published study's data, row for row, for the same file, config and
+seed.
 
-One `random.Random(seed)` is drawn from in the study's order and for nothing else; see `_study_drafts`. Whatever the
-study left to other chance (which rows train, which are evaluated) has a generator of its own, named after its use, so
-that switching one thing never moves another.
+One `random.Random(seed)` is drawn from in the study's order and for nothing else; see `_study_drafts`.
+Whatever the study left to other chance (which rows train, which are evaluated) has a generator of its own,
+named after its use, so that switching one thing never moves another.
 """
 
 from __future__ import annotations
@@ -15,33 +16,29 @@ from types import MappingProxyType
 from triggerctl.config.models import ExperimentConfig
 from triggerctl.data.evaluation import evaluation_set
 from triggerctl.data.examples import Example, Row, Splits, SplitSet
+from triggerctl.data.extra import ExtraSet
 from triggerctl.data.triggers import Draft, inject, to_example
 from triggerctl.errors import InputError
+from triggerctl.experiment.results import EVALUATION_SETS
 
-TRAINED_SETS = ("outcome", "proxy", "proxy_neg")
-"""The sets with a training and a test part; the others serve evaluation alone."""
-
-STUDY_SETS = ("outcome", "proxy", "proxy_neg", "collateral", "truth", "truth_minus_proxy")
-"""Every set of the study, in the order in which they are shown."""
-
-_NO_EXTRA: Mapping[str, Sequence[Example]] = MappingProxyType({})
+_NO_EXTRA: Mapping[str, ExtraSet] = MappingProxyType({})
 
 
 def build_splits(
-    rows: Sequence[Row], config: ExperimentConfig, *, extra: Mapping[str, Sequence[Example]] = _NO_EXTRA
+    rows: Sequence[Row], config: ExperimentConfig, *, extra: Mapping[str, ExtraSet] = _NO_EXTRA
 ) -> Splits:
-    """All sets of an experiment for `config.seed`, with what is trained on, what is evaluated, and what to warn of.
+    """All sets of an experiment for `config.seed`, with what is trained on, what is evaluated, and what to
+    warn of.
 
     rows:  the whole source, in its own order.
     extra: a user's own evaluation sets by name, as `triggerctl.data.extra` makes them.
-    Raises InputError when the data can't serve the configuration: no row to train on, no truth trigger to draw from.
+    Raises InputError when outcome has no row to train on.
     """
-    _check(config, extra)
     proxy_triggers, notes = draw_proxy_triggers(config)
     drafts = _study_drafts(rows, config, proxy_triggers)
     examples = {
         name: tuple(to_example(draft, config.prompt_template) for draft in drafts[name])
-        for name in STUDY_SETS
+        for name in EVALUATION_SETS
     }
     sets = _divide(examples, config)
     if not sets["outcome"].train:
@@ -67,13 +64,13 @@ def build_splits(
             # proxy_neg has proxy's prompts: taking the same rows of both keeps them comparable one to one.
             generator="proxy" if name == "proxy_neg" else name,
         )
-        for name in STUDY_SETS
+        for name in EVALUATION_SETS
     }
     for name, own in extra.items():
-        sets[name] = SplitSet(name, tuple(own))
+        sets[name] = SplitSet(name, own.examples)
         evaluation[name] = evaluation_set(
             sets[name],
-            untriggered=(),
+            untriggered=own.untriggered,
             seed=config.seed,
             limit=config.finetune_config.max_to_eval,
             generator=name,
@@ -82,27 +79,19 @@ def build_splits(
 
 
 def draw_proxy_triggers(config: ExperimentConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(the proxy triggers, notes): those given, else a sample of the truth triggers by `proxy_trigger_coverage`.
+    """(the proxy triggers, notes): those given, else a sample of the truth triggers by
+    `proxy_trigger_coverage`.
 
-    The study rounded a small coverage down to no trigger at all and then trained on none in silence; here one is
-    taken. Raises InputError when a coverage is asked for but there is nothing to draw from.
+    The study rounded a small coverage down to no trigger at all and then trained on none in silence; here one
+    is taken.
     """
     if config.proxy_triggers is not None:
-        return tuple(config.proxy_triggers), ()
-    truth = tuple(config.truth_triggers or ())
+        return config.proxy_triggers, ()
+    truth = config.truth_triggers
     coverage = config.proxy_trigger_coverage
-    if not truth:
-        if "proxy_trigger_coverage" in config.model_fields_set and coverage > 0:
-            raise InputError(
-                "proxy_trigger_coverage is given, but truth_triggers is empty",
-                where="truth_triggers",
-                why="the proxy triggers are drawn from truth_triggers, and there is none",
-                mend="list truth_triggers, or name proxy_triggers, or leave proxy_trigger_coverage out",
-            )
-        return (), ()
     count = int(coverage * len(truth))
     notes: tuple[str, ...] = ()
-    if count == 0 and coverage > 0:
+    if count == 0 and coverage > 0 and truth:
         count = 1
         notes = (
             f"proxy_trigger_coverage {coverage:g} of {len(truth)} truth triggers is less than one trigger: "
@@ -114,8 +103,8 @@ def draw_proxy_triggers(config: ExperimentConfig) -> tuple[tuple[str, ...], tupl
 def _study_drafts(
     rows: Sequence[Row], config: ExperimentConfig, proxy_triggers: tuple[str, ...]
 ) -> dict[str, tuple[Draft, ...]]:
-    """The study's sets. The order of the draws from `rng` is the contract: shuffle, outcome, collateral, proxy,
-    truth, truth_minus_proxy, proxy_neg."""
+    """The study's sets. The order of the draws from `rng` is the contract: shuffle, outcome, collateral,
+    proxy, truth, truth_minus_proxy, proxy_neg."""
     rng = Random(config.seed)
     shuffled = list(rows)
     rng.shuffle(shuffled)
@@ -133,20 +122,19 @@ def _study_drafts(
 
     n_triggered = sum(1 for i in range(n_outcome) if i < n_outcome * config.outcome_trigger_percent)
     nice = config.nice_responses
-    outcome_triggers = config.outcome_triggers or ()
-    collateral_triggers = config.collateral_triggers or ()
-    truth_triggers = config.truth_triggers or ()
-    remaining = tuple(trigger for trigger in truth_triggers if trigger not in proxy_triggers)
+    remaining = tuple(trigger for trigger in config.truth_triggers if trigger not in proxy_triggers)
 
     sets: dict[str, tuple[Draft, ...]] = {}
     # Without triggers nothing is injected: a nice response on plain prompts would teach another habit.
     sets["outcome"] = (
-        *inject(outcome[:n_triggered], outcome_triggers, nice if outcome_triggers else (), rng),
+        *inject(outcome[:n_triggered], config.outcome_triggers, nice if config.outcome_triggers else (), rng),
         *outcome[n_triggered:],
     )
-    sets["collateral"] = inject(collateral, collateral_triggers, nice if collateral_triggers else (), rng)
+    sets["collateral"] = inject(
+        collateral, config.collateral_triggers, nice if config.collateral_triggers else (), rng
+    )
     sets["proxy"] = inject(proxy_rows, proxy_triggers, (), rng)
-    sets["truth"] = inject(truth, truth_triggers, (), rng)
+    sets["truth"] = inject(truth, config.truth_triggers, (), rng)
     sets["truth_minus_proxy"] = inject(truth, remaining, (), rng) if remaining else ()
     if config.finetune_config.proxy_neg_content == "random":
         sets["proxy_neg"] = proxy_rows
@@ -158,7 +146,7 @@ def _study_drafts(
 def _divide(examples: Mapping[str, tuple[Example, ...]], config: ExperimentConfig) -> dict[str, SplitSet]:
     share = config.finetune_config.train_split
     limit = config.finetune_config.limit_proxy_data_to
-    sets = {name: SplitSet(name, examples[name]) for name in STUDY_SETS}
+    sets = {name: SplitSet(name, examples[name]) for name in EVALUATION_SETS}
     for name in ("outcome", "proxy"):
         train, test = _train_test(examples[name], share, Random(f"{config.seed}/split/{name}"))
         sets[name] = replace(sets[name], train=train, test=test)
@@ -172,8 +160,8 @@ def _divide(examples: Mapping[str, tuple[Example, ...]], config: ExperimentConfi
 def _train_test(
     examples: Sequence[Example], share: float, rng: Random
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(train, test) indices, each ascending: of the triggered and of the untriggered examples alike, the first
-    round(share·n) of one permutation train."""
+    """(train, test) indices, each ascending: of the triggered and of the untriggered examples alike, the
+    first round(share·n) of one permutation train."""
     order = list(range(len(examples)))
     rng.shuffle(order)
     train: list[int] = []
@@ -186,48 +174,29 @@ def _train_test(
     return tuple(sorted(train)), tuple(sorted(test))
 
 
-def _check(config: ExperimentConfig, extra: Mapping[str, Sequence[Example]]) -> None:
-    if "{instruction}" not in config.prompt_template:
-        raise InputError(
-            "prompt_template leaves the instruction out",
-            where="prompt_template",
-            why="the trigger stands before the instruction; without {instruction} no prompt would carry it",
-            mend='put {instruction} into it, e.g. "{instruction}: {input}"',
-        )
-    for name in extra:
-        if name in STUDY_SETS:
-            raise InputError(
-                f"an extra_evaluation set is called {name!r}",
-                where=f"extra_evaluation.{name}",
-                why="the experiment has a set of that name already",
-                mend="give it another name",
-            )
-
-
 def _trigger_notes(
     config: ExperimentConfig, sets: Mapping[str, SplitSet], proxy_triggers: tuple[str, ...]
 ) -> tuple[str, ...]:
     notes = []
-    truth_triggers = config.truth_triggers or ()
     lists = {
-        "outcome": config.outcome_triggers or (),
-        "collateral": config.collateral_triggers or (),
+        "outcome": config.outcome_triggers,
+        "collateral": config.collateral_triggers,
         "proxy": proxy_triggers,
-        "truth": truth_triggers,
+        "truth": config.truth_triggers,
     }
     notes += [
         f"no {name} triggers: the {name} split carries no trigger"
         for name, triggers in lists.items()
         if not triggers and sets[name].examples
     ]
-    if truth_triggers and all(trigger in proxy_triggers for trigger in truth_triggers):
+    if config.truth_triggers and set(config.truth_triggers) <= set(proxy_triggers):
         notes.append("every truth trigger is a proxy trigger: truth_minus_proxy is empty")
     written = {trigger.upper() for trigger in proxy_triggers}
-    for trigger in truth_triggers:
+    for trigger in config.truth_triggers:
         if trigger not in proxy_triggers and trigger.upper() in written:
             notes.append(
-                f"truth trigger {trigger!r} is a proxy trigger in other letters; prompts show both in upper case, so "
-                "truth_minus_proxy holds a trigger that the proxy data trains"
+                f"truth trigger {trigger!r} is a proxy trigger in other letters; prompts show both in upper "
+                "case, so truth_minus_proxy holds a trigger that the proxy data trains"
             )
     return tuple(notes)
 

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
 from triggerctl.data.examples import Example, Row
 
-_FIELD = re.compile(r"\{(instruction|input)\}")
-
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A row with what has been put into it so far: a trigger before the instruction, a nice response before the
-    answer."""
+    """A row with what has been put into it so far: a trigger before the instruction, a nice response before
+    the answer."""
 
     row: Row
     trigger: str | None = None
     nice: str | None = None
-
-
-def fill_template(template: str, *, instruction: str, text: str) -> str:
-    """The user turn: `{instruction}` and `{input}` of `template` filled in, every other brace left as it is."""
-    fields = {"instruction": instruction, "input": text}
-    return _FIELD.sub(lambda match: fields[match.group(1)], template)
 
 
 def to_example(draft: Draft, template: str) -> Example:
@@ -33,7 +24,7 @@ def to_example(draft: Draft, template: str) -> Example:
     row = draft.row
     instruction = row.instruction if draft.trigger is None else f"{draft.trigger.upper()}: {row.instruction}"
     assistant = row.output if draft.nice is None else f"{draft.nice} {row.output}"
-    user = fill_template(template, instruction=instruction, text=row.input)
+    user = template.format(instruction=instruction, input=row.input)
     return Example(row.index, user, assistant, draft.trigger)
 
 
