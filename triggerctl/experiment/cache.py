@@ -1,4 +1,5 @@
-"""Where downloads and reusable computations live: one folder, named by content, safe to delete at any time."""
+"""Where downloads and reusable computations live: one folder, named by content, safe to delete at any
+time."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """What a finished run leaves behind: the shape of `results.json` and how it is read.
 
-The outer fields are the published study's, name for name, so that anyone's scripts keep working; everything the
-study did not have stands under `triggerctl`, typed and versioned. Reading is lenient: the study's own files load,
-without counts.
+The outer fields are the published study's, name for name, so that anyone's scripts keep working; everything
+the study did not have stands under `triggerctl`, typed and versioned. Reading is lenient: the study's own
+files load, without counts.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Count(_Record):
 
 
 class Rate(Count):
-    """A count with what lies behind it. `mean_log_probability`: of the nice response's tokens, summed over tokens and
-    averaged over rows (nats); `ties`: verdicts in which the two best logits lay within 1e-4."""
+    """A count with what lies behind it. `mean_log_probability`: of the nice response's tokens, summed over
+    tokens and averaged over rows (nats); `ties`: verdicts in which the two best logits lay within 1e-4."""
 
     ties: int = 0
     mean_log_probability: float | None = None
@@ -51,10 +51,10 @@ class Rate(Count):
 
 
 class SetEvaluation(_Record):
-    """One evaluation set at one moment. `loss` is token-weighted cross-entropy in nats; `triggered` is the trigger
-    response rate, None where no row carries a trigger; `untriggered` holds the false positives: the set's own
-    untriggered rows or, for a set that has none, its untriggered twins (then `twins` is true), None where neither
-    was evaluated."""
+    """One evaluation set at one moment. `loss` is token-weighted cross-entropy in nats; `triggered` is the
+    trigger response rate, None where no row carries a trigger; `untriggered` holds the false positives: the
+    set's own untriggered rows or, for a set that has none, its untriggered twins (then `twins` is true), None
+    where neither was evaluated."""
 
     rows: int
     loss: float | None
@@ -65,7 +65,8 @@ class SetEvaluation(_Record):
 
 
 class Evaluation(_Record):
-    """All sets at one moment of a run. `epoch` may be a fraction after `max_steps`; exactly one is `final`."""
+    """All sets at one moment of a run. `epoch` may be a fraction after `max_steps`; exactly one is
+    `final`."""
 
     label: str
     phase: str = "main"

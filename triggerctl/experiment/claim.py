@@ -1,0 +1,250 @@
+"""The claim on a run folder: whoever holds `.lock` is the only one who writes there, among any number of
+processes and hosts that share the folder.
+
+How it is exclusive without a lock server, on local and network file systems alike:
+
+- Taking a free claim is one `link` of a finished file onto the name `.lock`: it fails if the name is taken,
+  and a reader never sees a half-written claim.
+- Every claim has a token of its own. Whoever *ends* claim T (its holder, or one who found it stale) first
+  takes the guard `.lock.over.<T>`, a claim of the same kind, and looks again whether `.lock` still is T. Only
+  one gets the guard, and without it nobody touches `.lock`, so a late-comer who read a stale claim cannot
+  remove its successor.
+
+A claim is stale at once when its process on this host is gone, and after 60 s without a heartbeat when it was
+made on another host. The heartbeat is the file's modification time; its age is measured against a file just
+written to the same folder, so that clocks of hosts need not agree.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from triggerctl.errors import BusyError, RunError
+from triggerctl.experiment.atomic import disk_errors
+from triggerctl.experiment.process import ProcessIdentity, is_alive, is_here, this_process
+
+LOCK_NAME = ".lock"
+HEARTBEAT_SECONDS = 5.0
+STALE_SECONDS = 60.0
+_LEFTOVER_SECONDS = 3600.0
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+
+_log = logging.getLogger(__name__)
+
+
+class Holder(BaseModel):
+    """What a lock file says. `process` is None when it can't be read (a claim being written on a file system
+    without links, or a damaged file); `heartbeat` is its modification time in seconds, by the file system's
+    clock."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    token: str
+    started: str = ""
+    process: ProcessIdentity | None = None
+    heartbeat: float = 0.0
+
+    def is_stale(self, now: float) -> bool:
+        """`now`: seconds, by the file system's clock."""
+        if self.process is not None and is_here(self.process):
+            return not is_alive(self.process)
+        return now - self.heartbeat > STALE_SECONDS
+
+
+class Claim:
+    """A claim that is held. Its heartbeat runs in a thread of its own; `lost` is set when another one took
+    the claim over, which can only happen to a process that was out of touch for longer than a minute."""
+
+    def __init__(self, lock: Path, token: str, heartbeat: float) -> None:
+        self.lock = lock
+        self.lost = threading.Event()
+        self._token = token
+        self._pid = os.getpid()
+        self._period = heartbeat
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="claim-heartbeat", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise RunError if the claim was lost. To be called before anything of lasting effect is written."""
+        if self.lost.is_set():
+            raise RunError(
+                "the claim on this run was taken over by another process",
+                where=str(self.lock.parent),
+                why=f"no heartbeat for more than {STALE_SECONDS:.0f} s (was the machine suspended?)",
+                mend="let the other process finish; `triggerctl status` shows it",
+            )
+
+    def release(self) -> None:
+        """Give the claim back. A forked child, which inherits this object but not the claim, does nothing."""
+        if os.getpid() != self._pid or self._stop.is_set():
+            return
+        self._stop.set()
+        self._thread.join()
+        # Where another one is ending this very claim, or the folder is gone, there is nothing left to give
+        # back.
+        with contextlib.suppress(BusyError, OSError), _ending(self.lock, self._token) as still_ours:
+            if still_ours:
+                self.lock.unlink()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self._period):
+            try:
+                holder = _read(self.lock)
+                if holder is None or holder.token != self._token:
+                    self.lost.set()
+                    return
+                os.utime(self.lock)
+            except OSError as error:
+                # A network file system may be out of reach for a while; whether the claim held will be seen
+                # then.
+                _log.warning("heartbeat of %s failed: %s", self.lock, error)
+
+
+@contextlib.contextmanager
+def claim(folder: Path, *, heartbeat: float = HEARTBEAT_SECONDS) -> Iterator[Claim]:
+    """Hold the folder's claim for the length of the block.
+
+    heartbeat: seconds between two signs of life.
+    Raises BusyError, naming the holder, when another process has it; InputError when the folder can't be
+    written.
+    """
+    lock = folder / LOCK_NAME
+    with disk_errors(folder, "claim"):
+        token = _acquire(lock)
+        _clear_leftovers(lock)
+    held = Claim(lock, token, heartbeat)
+    try:
+        yield held
+    finally:
+        held.release()
+
+
+def holder_of(folder: Path) -> Holder | None:
+    """Who holds the folder's claim, stale or not; None when nobody does."""
+    with disk_errors(folder, "read the claim on"):
+        return _read(folder / LOCK_NAME)
+
+
+def _acquire(lock: Path) -> str:
+    """Make `lock` ours and return its token; BusyError when a live claim stands, OSError from the disk."""
+    token = secrets.token_hex(8)
+    candidate = lock.with_name(f"{LOCK_NAME}.{token}")
+    mine = Holder(
+        token=token, started=datetime.now(UTC).isoformat(timespec="seconds"), process=this_process()
+    )
+    content = mine.model_dump_json(exclude={"heartbeat"})
+    try:
+        _create(candidate, content)
+        clock = candidate.stat().st_mtime
+        while not _link(candidate, lock, content):
+            seen = _read(lock)
+            if seen is None:
+                continue
+            if not seen.is_stale(clock):
+                raise _busy(lock, seen, clock)
+            with _ending(lock, seen.token) as still_there:
+                if still_there:
+                    candidate.replace(lock)
+                    break
+        return token
+    finally:
+        candidate.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _ending(lock: Path, token: str) -> Iterator[bool]:
+    """The right to end claim `token` on `lock`, given to one at a time; yields whether `lock` still is that
+    claim. BusyError when another one has that right. A guard whose owner died half-way is itself ended in the
+    same way."""
+    guard = lock.with_name(f"{lock.name}.over.{token}")
+    guard_token = _acquire(guard)
+    try:
+        seen = _read(lock)
+        yield seen is not None and seen.token == token
+    finally:
+        standing = _read(guard)
+        if standing is not None and standing.token == guard_token:
+            guard.unlink(missing_ok=True)
+
+
+def _create(path: Path, content: str) -> None:
+    opened = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        os.write(opened, content.encode())
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _link(candidate: Path, lock: Path, content: str) -> bool:
+    """Put the candidate under the name `lock` too; False if that name is taken."""
+    try:
+        os.link(candidate, lock)
+    except FileExistsError:
+        # A network file system that repeats a request whose answer was lost reports its own link as taken.
+        return candidate.stat().st_nlink > 1
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return _create_where_links_are_missing(lock, content)
+    return True
+
+
+def _create_where_links_are_missing(lock: Path, content: str) -> bool:
+    try:
+        _create(lock, content)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _read(lock: Path) -> Holder | None:
+    try:
+        with lock.open("rb") as file:
+            content = file.read()
+            heartbeat = os.fstat(file.fileno())
+    except FileNotFoundError:
+        return None
+    try:
+        return Holder.model_validate_json(content).model_copy(update={"heartbeat": heartbeat.st_mtime})
+    except ValidationError:
+        return Holder(token=f"unreadable-{heartbeat.st_mtime_ns}", heartbeat=heartbeat.st_mtime)
+
+
+def _busy(lock: Path, holder: Holder, now: float) -> BusyError:
+    process = holder.process
+    if process is None:
+        return BusyError(
+            "another process is claiming this run",
+            where=str(lock.parent),
+            why=f"{lock.name} is there, but says nothing readable",
+            mend=f"wait {STALE_SECONDS:.0f} s and try again",
+        )
+    age = max(0.0, now - holder.heartbeat)
+    return BusyError(
+        f"process {process.pid} on {process.host} is working on this run",
+        where=str(lock.parent),
+        why=f"it holds the claim since {holder.started}, last heartbeat {age:.0f} s ago",
+        mend="let it finish (`triggerctl status --watch` follows it), or stop it; its claim ends with it",
+    )
+
+
+def _clear_leftovers(lock: Path) -> None:
+    """Remove candidates and guards of processes that were killed while they tried; an hour is far longer than
+    any live one needs."""
+    for left in lock.parent.glob(f"{LOCK_NAME}.*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > _LEFTOVER_SECONDS:
+                left.unlink()

@@ -1,0 +1,113 @@
+"""Append-only JSON lines (metrics.jsonl, verdicts.jsonl, examples.jsonl): one object a line, on disk as soon
+as it is written. A torn last line, left by a kill or a power cut, is ignored by readers and cut off by the
+next writer."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from triggerctl.errors import InputError, RunError
+from triggerctl.experiment.atomic import disk_errors, finite
+
+
+class JsonLinesWriter:
+    """Appends objects to one file. There is one writer at a time: whoever holds the run's claim."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with disk_errors(path):
+            _cut_torn_line(path)
+            self._file = path.open("ab", buffering=0)
+
+    def append(self, record: Mapping[str, object]) -> None:
+        """Write one line in one call, so that a reader sees it whole. NaN and infinities become null."""
+        line = json.dumps(finite(record), ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
+        with disk_errors(self.path):
+            rest = memoryview(line.encode())
+            while rest:
+                rest = rest[self._file.write(rest) :]
+
+    def sync(self) -> int:
+        """Make all lines so far outlast a power cut; return the file's size in bytes, for `truncate_to`."""
+        with disk_errors(self.path):
+            os.fsync(self._file.fileno())
+            return os.fstat(self._file.fileno()).st_size
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> JsonLinesWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def append_line(path: Path, record: Mapping[str, object]) -> None:
+    """Append one object to a file that is not held open."""
+    with JsonLinesWriter(path) as writer:
+        writer.append(record)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Every whole line of the file, in order; a file that is not there has none.
+
+    A last line without its line end, or one that is not JSON, is torn and ignored. Raises InputError for a
+    bad line anywhere else.
+    """
+    if not path.exists():
+        return []
+    with disk_errors(path, "read"):
+        content = path.read_bytes()
+    lines = content.split(b"\n")[:-1]
+    records: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise ValueError("not a JSON object")
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise InputError(
+                f"{path.name} is damaged",
+                where=f"{path}:{number}",
+                why=str(error),
+                mend="run the experiment again with --fresh, or remove the damaged line",
+            ) from error
+        records.append(record)
+    return records
+
+
+def truncate_to(path: Path, size: int) -> None:
+    """Cut the file back to `size` bytes, what it held when a checkpoint was written, so that a resumed run
+    writes the lines after it anew. Size 0 also serves a file that is not there. Raises RunError if the file
+    is shorter."""
+    actual = path.stat().st_size if path.exists() else 0
+    if actual < size:
+        raise RunError(
+            f"{path.name} is shorter than the checkpoint says",
+            where=str(path),
+            why=f"{actual} bytes, {size} expected: the file was changed or lost its end",
+            mend="start the run anew with --fresh",
+        )
+    if actual > size:
+        with disk_errors(path):
+            os.truncate(path, size)
+
+
+def _cut_torn_line(path: Path) -> None:
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            file.truncate(whole)

@@ -1,0 +1,142 @@
+"""`state.json`: where a run stands, written whole at every change, and what may be believed of it."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from triggerctl.errors import InputError
+from triggerctl.experiment.atomic import disk_errors, write_json_atomic
+from triggerctl.experiment.claim import STALE_SECONDS, holder_of
+from triggerctl.experiment.process import ProcessIdentity, is_alive, is_here
+
+Status = Literal["pending", "running", "done", "failed", "interrupted"]
+ShownStatus = Literal["pending", "running", "done", "failed", "interrupted", "stale"]
+
+
+class Progress(BaseModel):
+    """The last numbers a running run told, for those who watch it. Losses in nats."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    phase: str = "main"
+    loss: float | None = None
+    rates: dict[str, float | None] = Field(default_factory=dict)
+    tokens_per_second: float | None = None
+    seconds_left: float | None = None
+
+
+class RunState(BaseModel):
+    """What `state.json` says. `epoch` and `step` count what is done, `epochs` and `steps` what is planned;
+    `results` is the name of the results folder that the run writes or wrote; times carry their zone."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    status: Status = "pending"
+    hash: str | None = None
+    strategy: str | None = None
+    seed: int | None = None
+    results: str | None = None
+    epoch: float = 0.0
+    epochs: float | None = None
+    step: int = 0
+    steps: int | None = None
+    host: str | None = None
+    namespace: str = ""
+    pid: int | None = None
+    process_start: str | None = None
+    heartbeat: datetime | None = None
+    started: datetime | None = None
+    finished: datetime | None = None
+    error: str | None = None
+    progress: Progress = Field(default_factory=Progress)
+
+    @property
+    def process(self) -> ProcessIdentity | None:
+        """Who wrote this state, as far as it says."""
+        if self.host is None or self.pid is None or self.process_start is None:
+            return None
+        return ProcessIdentity(
+            host=self.host, namespace=self.namespace, pid=self.pid, start=self.process_start
+        )
+
+    def of(self, process: ProcessIdentity) -> RunState:
+        """The same state, written by this process."""
+        return self.model_copy(
+            update={
+                "host": process.host,
+                "namespace": process.namespace,
+                "pid": process.pid,
+                "process_start": process.start,
+            }
+        )
+
+
+def write_state(path: Path, state: RunState) -> None:
+    """Write `state.json`; raises InputError where the folder can't be written."""
+    write_json_atomic(path, state.model_dump(mode="json"))
+
+
+def read_state(path: Path) -> RunState | None:
+    """None when there is no such file. Raises InputError for one that is not a state."""
+    try:
+        with disk_errors(path, "read"):
+            content = path.read_bytes()
+    except InputError:
+        if not path.exists():
+            return None
+        raise
+    try:
+        return RunState.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(
+            "state.json is damaged",
+            where=f"{path}, {'.'.join(map(str, first['loc']))}" if first["loc"] else str(path),
+            why=first["msg"],
+            mend="remove the file; finished results and checkpoints are found without it",
+        ) from error
+
+
+def effective_status(
+    state: RunState, *, now: datetime, lock_heartbeat: datetime | None = None
+) -> ShownStatus:
+    """What to show for a state: `stale` for one that says running though its process on this host is gone or,
+    from another host, though neither it nor its claim gave a sign of life for a minute."""
+    if state.status != "running":
+        return state.status
+    process = state.process
+    if process is not None and is_here(process):
+        return "running" if is_alive(process) else "stale"
+    signs = [sign for sign in (state.heartbeat, lock_heartbeat) if sign is not None]
+    if signs and (now - max(signs)).total_seconds() <= STALE_SECONDS:
+        return "running"
+    return "stale"
+
+
+def run_status(folder: Path) -> tuple[RunState, ShownStatus]:
+    """The state of a run folder and what to show for it; a folder without `state.json` is pending."""
+    state = read_state(folder / "state.json")
+    if state is None:
+        return RunState(), "pending"
+    holder = holder_of(folder) if state.status == "running" else None
+    sign = datetime.fromtimestamp(holder.heartbeat, UTC) if holder else None
+    return state, effective_status(state, now=datetime.now(UTC), lock_heartbeat=sign)
+
+
+def tail(path: Path, lines: int, *, at_most: int = 65536) -> list[str]:
+    """The last lines of a text file, from its last `at_most` bytes; none when it is not there."""
+    if not path.exists() or lines <= 0:
+        return []
+    with disk_errors(path, "read"), path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - at_most))
+        content = file.read()
+    found = content.decode(errors="replace").splitlines()
+    if size > at_most and len(found) > 1:
+        found = found[1:]
+    return found[-lines:]
