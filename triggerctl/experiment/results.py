@@ -7,9 +7,17 @@ files load, without counts.
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from triggerctl.errors import InputError
+from triggerctl.experiment.atomic import disk_errors
 
 SCHEMA_VERSION = 1
 
@@ -105,8 +113,188 @@ class TriggerctlResults(_Record):
     memory: dict[str, float] = Field(default_factory=dict)
     resolved: dict[str, Any] = Field(default_factory=dict)
     model: dict[str, Any] = Field(default_factory=dict)
+    requested: dict[str, Any] = Field(default_factory=dict)
     cache_entries: list[str] = Field(default_factory=list)
 
     @property
     def final(self) -> Evaluation:
         return next(e for e in self.evaluations if e.final)
+
+
+@dataclass(frozen=True, slots=True)
+class SetSeries:
+    """One set over the evaluations of the main phase, epoch 0 first. `losses` in nats, `rates` as shares;
+    None where nothing was measured."""
+
+    losses: tuple[float | None, ...]
+    rates: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResults:
+    """A results.json as read, ours or the study's. `sets` goes by our set names and holds only sets that were
+    evaluated; `ours` is None for files of the study, which have neither counts nor a hash."""
+
+    path: Path
+    experiment_config: Mapping[str, Any]
+    timestamp: str
+    train_losses: tuple[float | None, ...]
+    sets: Mapping[str, SetSeries]
+    proxy_train_losses: tuple[float | None, ...] | None
+    outcome_train_losses: tuple[float | None, ...] | None
+    proxy_neg_train_losses: tuple[float | None, ...] | None
+    ours: TriggerctlResults | None
+
+    @property
+    def strategy(self) -> str:
+        return (
+            self.ours.strategy if self.ours else str(self.experiment_config.get("proxy_strategy") or "naive")
+        )
+
+    @property
+    def seed(self) -> int:
+        if self.ours:
+            return self.ours.seed
+        seed = self.experiment_config.get("seed")
+        return seed if isinstance(seed, int) else 0
+
+    @property
+    def proxy_triggers(self) -> tuple[str, ...]:
+        triggers = self.ours.proxy_triggers if self.ours else self.experiment_config.get("proxy_triggers")
+        return tuple(triggers or ())
+
+    @property
+    def requested(self) -> Mapping[str, Any]:
+        """The configuration as it was asked for; in `experiment_config` the drawn proxy triggers are filled
+        in."""
+        return self.ours.requested if self.ours and self.ours.requested else self.experiment_config
+
+
+def results_document(
+    config: Mapping[str, Any],
+    ours: TriggerctlResults,
+    *,
+    timestamp: str,
+    train_losses: Sequence[float | None],
+    proxy_train_losses: Sequence[float | None] | None = None,
+    outcome_train_losses: Sequence[float | None] | None = None,
+    proxy_neg_train_losses: Sequence[float | None] | None = None,
+) -> dict[str, Any]:
+    """What results.json holds: every field of the study's, in its order and shape, and ours under
+    `triggerctl`.
+
+    config:       the configuration as it was asked for, as plain JSON, `finetune_config` nested.
+    timestamp:    the results folder's name.
+    train_losses: the mean training loss of each epoch of the main phase.
+
+    The lists of the study hold the main phase's evaluations in their order. A set that was not evaluated, or
+    has no rate because no row of it carries a trigger, has null in place of the list.
+    """
+    main = [evaluation for evaluation in ours.evaluations if evaluation.phase == "main"]
+    document: dict[str, Any] = {
+        "experiment_config": {
+            **config,
+            "proxy_strategy": ours.strategy,
+            "seed": ours.seed,
+            "proxy_triggers": list(ours.proxy_triggers),
+            "timestamp": timestamp,
+        },
+        "train_losses": list(train_losses),
+    }
+    for name in ("proxy", "outcome", "truth", "truth_minus_proxy", "collateral"):
+        at = [evaluation.sets.get(name) for evaluation in main]
+        prefix = STUDY_NAMES[name]
+        document[f"{prefix}_losses"] = _or_null([moment.loss if moment else None for moment in at])
+        document[f"{prefix}_trigger_response_percent"] = _or_null(
+            [moment.triggered.rate if moment and moment.triggered else None for moment in at]
+        )
+    document["timestamp"] = timestamp
+    document["proxy_train_losses"] = _list_or_none(proxy_train_losses)
+    document["outcome_train_losses"] = _list_or_none(outcome_train_losses)
+    document["proxy_neg_train_losses"] = _list_or_none(proxy_neg_train_losses)
+    requested = ours.model_copy(update={"requested": dict(config)})
+    document["triggerctl"] = requested.model_dump(mode="json")
+    return document
+
+
+def read_results(path: Path) -> StoredResults:
+    """Read a results.json (or the one in a results folder), ours or the study's.
+
+    Fields that are missing or null are taken as not measured. Raises InputError, naming the file, for one
+    that is not results at all, is cut short, or was written by a later version in another schema.
+    """
+    file = path / "results.json" if path.is_dir() else path
+    with disk_errors(file, "read"):
+        content = file.read_bytes()
+    try:
+        document = json.loads(content)
+        if not isinstance(document, dict) or not isinstance(document.get("experiment_config"), dict):
+            raise ValueError("it has no experiment_config")
+        return _stored(file, document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(["triggerctl", *map(str, first["loc"])])
+        raise _unreadable(file, f"{where}: {first['msg']}") from error
+    except ValueError as error:
+        raise _unreadable(file, str(error)) from error
+
+
+def _stored(file: Path, document: dict[str, Any]) -> StoredResults:
+    config = document["experiment_config"]
+    sets = {}
+    for name, prefix in STUDY_NAMES.items():
+        losses = _numbers(document, f"{prefix}_losses")
+        rates = _numbers(document, f"{prefix}_trigger_response_percent")
+        if losses is not None or rates is not None:
+            length = max(len(losses or ()), len(rates or ()))
+            sets[name] = SetSeries(_filled(losses, length), _filled(rates, length))
+    ours = document.get("triggerctl")
+    if isinstance(ours, dict) and ours.get("schema_version", SCHEMA_VERSION) > SCHEMA_VERSION:
+        raise ValueError(
+            f"schema {ours['schema_version']} of a later triggerctl; this one reads {SCHEMA_VERSION}"
+        )
+    return StoredResults(
+        path=file,
+        experiment_config=config,
+        timestamp=str(document.get("timestamp") or config.get("timestamp") or file.parent.name),
+        train_losses=_numbers(document, "train_losses") or (),
+        sets=sets,
+        proxy_train_losses=_numbers(document, "proxy_train_losses"),
+        outcome_train_losses=_numbers(document, "outcome_train_losses"),
+        proxy_neg_train_losses=_numbers(document, "proxy_neg_train_losses"),
+        ours=TriggerctlResults.model_validate(ours) if ours is not None else None,
+    )
+
+
+def _numbers(document: Mapping[str, Any], key: str) -> tuple[float | None, ...] | None:
+    values = document.get(key)
+    if values is None:
+        return None
+    if not isinstance(values, list):
+        raise ValueError(f"{key}: a list was expected")
+    for value in values:
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"{key}: {value!r} is not a number")
+    return tuple(None if value is None or not math.isfinite(value) else float(value) for value in values)
+
+
+def _filled(values: tuple[float | None, ...] | None, length: int) -> tuple[float | None, ...]:
+    given = values or ()
+    return (*given, *[None] * (length - len(given)))
+
+
+def _or_null(values: list[float | None]) -> list[float | None] | None:
+    return values if any(value is not None for value in values) else None
+
+
+def _list_or_none(values: Sequence[float | None] | None) -> list[float | None] | None:
+    return None if values is None else list(values)
+
+
+def _unreadable(file: Path, why: str) -> InputError:
+    return InputError(
+        "these results can't be read",
+        where=str(file),
+        why=why,
+        mend="restore the file, or move its folder away and run the experiment again",
+    )

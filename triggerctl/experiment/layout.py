@@ -1,0 +1,245 @@
+"""Where everything of an experiment lies, how experiments are found by name, and which folders are runs."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import quote
+
+from triggerctl.errors import InputError
+from triggerctl.experiment.atomic import disk_errors, make_folder
+from triggerctl.experiment.claim import LOCK_NAME
+
+CELL_PREFIX = "proxy_strategy_"
+SEED_PREFIX = "seed_"
+_LONGEST_NAME = 150
+_RESULTS_NAME = re.compile(r"(\d{8}_\d{6})(?:_(\d+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentFolder:
+    """An experiment's folder, or a run's: each run of a sweep is an experiment folder of its own."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.absolute().name
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def sweep(self) -> Path:
+        """sweep.json; the study's name for it where only that is there."""
+        ours, theirs = self.path / "sweep.json", self.path / "proxy_strategy_params.json"
+        return theirs if theirs.exists() and not ours.exists() else ours
+
+    @property
+    def lock(self) -> Path:
+        return self.path / LOCK_NAME
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.json"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "run.log"
+
+    @property
+    def results(self) -> Path:
+        return self.path / "results"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def sweeps(self) -> Path:
+        return self.path / "sweeps"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report"
+
+    def checkpoint(self, run_hash: str) -> Path:
+        """The checkpoints of the unfinished run with this hash."""
+        return self.checkpoints / run_hash
+
+    def foreign_checkpoints(self, run_hash: str) -> list[str]:
+        """Hashes of other unfinished runs whose checkpoints lie here; they are named to the user, never
+        touched."""
+        return [path.name for path in _folders(self.checkpoints) if path.name != run_hash]
+
+    def seed(self, seed: int) -> ExperimentFolder:
+        return ExperimentFolder(self.path / f"{SEED_PREFIX}{seed}")
+
+    def cell(self, strategy: str, overrides: Mapping[str, object]) -> ExperimentFolder:
+        return ExperimentFolder(self.path / cell_folder_name(strategy, overrides))
+
+    def new_results(self, now: datetime) -> Path:
+        """Create a results folder named by the time, `_2` and on when that name is taken, and return it. Of
+        many that ask at once each gets a folder of its own."""
+        return new_timestamped_folder(self.results, now)
+
+    def finished(self) -> list[Path]:
+        """The folders under `results/` that hold a results.json, newest first."""
+        done = [path for path in _folders(self.results) if (path / "results.json").is_file()]
+        return sorted(done, key=lambda path: _age_key(path.name), reverse=True)
+
+
+def new_timestamped_folder(parent: Path, now: datetime) -> Path:
+    make_folder(parent)
+    name = now.strftime("%Y%m%d_%H%M%S")
+    number = 1
+    while True:
+        folder = parent / (name if number == 1 else f"{name}_{number}")
+        with disk_errors(folder, "create the folder"):
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                number += 1
+                continue
+        return folder
+
+
+def experiments_root(option: Path | None = None) -> Path:
+    """Where experiments lie: the `--root` option, else `TRIGGERCTL_ROOT`, else `experiments` in the working
+    folder."""
+    if option is not None:
+        return option
+    return Path(os.environ.get("TRIGGERCTL_ROOT") or "experiments").expanduser()
+
+
+def find_experiment(name: str, root: Path, *, config_needed: bool = True) -> ExperimentFolder:
+    """The experiment called `name`: a folder under the root, or a path to one (or to its config.json).
+
+    config_needed: False also finds a folder that holds runs and no config.json of its own, for reading.
+    Raises InputError, with the nearest names there are, when there is none.
+    """
+    path = Path(name).expanduser()
+    if path.name == "config.json" and path.is_file():
+        path = path.parent
+    for candidate in (root / path, path):
+        folder = ExperimentFolder(candidate)
+        if folder.config.is_file() or (not config_needed and candidate.is_dir() and walk_runs(folder)):
+            return folder
+    raise _unknown(name, path, root)
+
+
+def list_experiments(root: Path, *, depth: int = 3) -> list[ExperimentFolder]:
+    """Every experiment under the root, by name; folders that only group others are looked into, `depth`
+    deep."""
+    found = []
+    for path in _folders(root) if depth > 0 else []:
+        folder = ExperimentFolder(path)
+        if folder.config.is_file() or walk_runs(folder):
+            found.append(folder)
+        else:
+            found.extend(list_experiments(path, depth=depth - 1))
+    return found
+
+
+def walk_runs(folder: ExperimentFolder) -> list[ExperimentFolder]:
+    """Every run folder of an experiment, in a fixed order: itself, its seeds, its cells and their seeds.
+
+    A folder counts once anything was run in it, or when it has a config.json and no runs below it (it is then
+    a run still to come). Phases of the study's runs (`positive_proxy/`, `negative_proxy/`) are no runs.
+    """
+    below = [
+        run
+        for path in _folders(folder.path)
+        if _may_hold_runs(folder, path)
+        for run in walk_runs(ExperimentFolder(path))
+    ]
+    return [*_itself(folder, bool(below)), *below]
+
+
+def cell_folder_name(strategy: str, overrides: Mapping[str, object]) -> str:
+    """The study's name for a cell: `proxy_strategy_<name>_<key>-<value>…`, keys sorted, nulls left out.
+
+    Numbers are spelt as given (10 and 10.0 differ here and are one by hash), truth values as True and False.
+    What a file system may not like is percent-encoded; a name that gets too long ends in a hash of the whole.
+    """
+    bare = {key.rpartition(".")[2]: value for key, value in overrides.items() if value is not None}
+    parts = [f"{quote(key, safe='')}-{_spelt(value)}" for key, value in sorted(bare.items())]
+    name = CELL_PREFIX + "_".join([quote(strategy, safe=""), *parts])
+    if len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+    return f"{name[: _LONGEST_NAME - 13]}-{digest}"
+
+
+def _spelt(value: object) -> str:
+    if isinstance(value, str | bool | int | float):
+        return quote(str(value), safe="+,=@")
+    return quote(json.dumps(value, sort_keys=True, separators=(",", ":")), safe=",")
+
+
+def _itself(folder: ExperimentFolder, has_runs_below: bool) -> Iterator[ExperimentFolder]:
+    ran = folder.state.is_file() or folder.checkpoints.is_dir() or bool(_folders(folder.results))
+    if ran or (folder.config.is_file() and not has_runs_below):
+        yield folder
+
+
+def _may_hold_runs(folder: ExperimentFolder, path: Path) -> bool:
+    if path.name.startswith(SEED_PREFIX):
+        return True
+    return path.name.startswith(CELL_PREFIX) and not folder.name.startswith((CELL_PREFIX, SEED_PREFIX))
+
+
+def _folders(path: Path) -> list[Path]:
+    """The visible folders in a folder, numbers within names in their numerical order; none when it is not
+    there."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        found = [inner for inner in path.iterdir() if inner.is_dir() and not inner.name.startswith(".")]
+        return sorted(found, key=lambda inner: _natural(inner.name))
+    return []
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    pieces = re.split(r"(\d+)", name)
+    return [(0, int(piece), "") if piece.isdecimal() else (1, 0, piece) for piece in pieces if piece]
+
+
+def _age_key(name: str) -> tuple[str, int]:
+    match = _RESULTS_NAME.fullmatch(name)
+    return (match[1], int(match[2] or 1)) if match else ("", 0)
+
+
+def _unknown(name: str, path: Path, root: Path) -> InputError:
+    for candidate in (root / path, path):
+        if candidate.is_dir():
+            return InputError(
+                f"{name} is a folder without a config.json",
+                where=str(candidate),
+                mend=f"write one there, or begin with `triggerctl init {name} --template quickstart`",
+            )
+    known = [folder.path.relative_to(root).as_posix() for folder in list_experiments(root)]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    start = f"`triggerctl init {name} --template quickstart` begins it"
+    if near:
+        return InputError(
+            f"no experiment {name}",
+            where=f"looked in {root} and for a path of that name",
+            mend=f"did you mean {' or '.join(near)}? Else {start}",
+        )
+    there = (
+        f"there are: {', '.join(known[:8])}{' …' if len(known) > 8 else ''}" if known else "it holds none yet"
+    )
+    return InputError(
+        f"no experiment {name}",
+        where=f"looked in {root} and for a path of that name",
+        why=f"{root}: {there}",
+        mend=f"{start}; --root DIR looks elsewhere",
+    )
