@@ -45,8 +45,8 @@ LEGACY_FINETUNE_KEYS = frozenset(
 
 
 class ConfigModel(BaseModel):
-    """Frozen and strict: no string for a number, no unknown key; a whole number serves where a float is wanted,
-    and null means the default."""
+    """Frozen and strict: no string for a number, no unknown key; a whole number serves where a float is
+    wanted, and null means the default."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
