@@ -51,7 +51,7 @@ def extra_examples(
     """
     own = config.extra_evaluation[name]
     rng = Random(f"{config.seed}/extra/{name}")
-    drafts = []
+    drafts: list[Draft] = []
     for row in rows:
         opens = row.output.lstrip().startswith(config.nice_responses)
         nice = config.nice_responses if own.nice and not opens else ()

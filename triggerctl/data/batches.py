@@ -1,0 +1,87 @@
+"""Rows of tokens side by side: padding and masks, batches under a token budget, and the order of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from triggerctl.data.encoding import Encoded
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows padded to the longest of them.
+
+    input_ids:      (batch, tokens) int64.
+    attention_mask: (batch, tokens) int64, 1 where a token is real.
+    loss_mask:      (batch, tokens) bool, true where a token is a target: the logits of the place before it
+                    are to predict it. Never true at the first token of a row or at padding.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    loss_mask: Tensor
+
+    @property
+    def position_ids(self) -> Tensor:
+        """(batch, tokens) int64: places counted from each row's first real token; needed with padding on the
+        left."""
+        return (self.attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device; copies to a GPU don't wait."""
+        return Batch(
+            self.input_ids.to(device, non_blocking=True),
+            self.attention_mask.to(device, non_blocking=True),
+            self.loss_mask.to(device, non_blocking=True),
+        )
+
+
+def collate(rows: Sequence[Encoded], pad_id: int, *, side: Literal["left", "right"] = "right") -> Batch:
+    """The rows as one batch on the CPU. All masks come from the rows' lengths, none from `pad_id`, which may
+    be the end token. side: where padding goes; "left" for generation."""
+    width = max(len(row.input_ids) for row in rows)
+    input_ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
+    attention_mask = torch.zeros((len(rows), width), dtype=torch.int64)
+    loss_mask = torch.zeros((len(rows), width), dtype=torch.bool)
+    for i, row in enumerate(rows):
+        length = len(row.input_ids)
+        start = width - length if side == "left" else 0
+        input_ids[i, start : start + length] = torch.tensor(row.input_ids)
+        attention_mask[i, start : start + length] = 1
+        loss_mask[i, start + row.loss_start : start + length] = True
+    return Batch(input_ids, attention_mask, loss_mask)
+
+
+def token_budget_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices of `lengths` in batches, each of at most `budget` tokens padding included, or of one row where
+    that row alone is longer.
+
+    Longest first, so that memory which does not suffice fails at once; equal lengths in their order. Depends
+    on its arguments alone, never on the machine.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    batches: list[list[int]] = []
+    for i in order:
+        # The first row of a batch is its longest, so it sets the width of all.
+        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= budget:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
+def epoch_order(seed: int, name: str, epoch: int, n: int) -> list[int]:
+    """The order in which the n rows of a source are seen in one epoch: a permutation that depends on these
+    alone.
+
+    name: of the source, e.g. "outcome"; epoch: counted from 0, or how often the source has started anew.
+    """
+    order = list(range(n))
+    Random(f"{seed}/order/{name}/{epoch}").shuffle(order)
+    return order
