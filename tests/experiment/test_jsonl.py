@@ -1,0 +1,73 @@
+"""pytest tests/experiment/test_jsonl.py"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from triggerctl.errors import InputError, RunError
+from triggerctl.experiment.jsonl import JsonLinesWriter, append_line, read_lines, truncate_to
+
+
+def test_lines_are_readable_while_the_writer_is_open(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with JsonLinesWriter(path) as writer:
+        writer.append({"step": 1, "text": "two\nlines, é"})
+        assert read_lines(path) == [{"step": 1, "text": "two\nlines, é"}]
+        writer.append({"loss": float("nan")})
+        assert read_lines(path)[1] == {"loss": None}
+
+
+@given(cut=st.integers(min_value=0, max_value=60))
+def test_a_torn_last_line_is_ignored_and_cut_by_the_next_writer(
+    tmp_path_factory: pytest.TempPathFactory, cut: int
+) -> None:
+    path = tmp_path_factory.mktemp("torn") / "metrics.jsonl"
+    records = [{"step": step, "loss": 0.5} for step in range(3)]
+    for record in records:
+        append_line(path, record)
+    content = path.read_bytes()[:cut]
+    path.write_bytes(content)
+    whole = content.count(b"\n")
+    assert read_lines(path) == records[:whole]
+    append_line(path, {"step": "new"})
+    assert read_lines(path) == [*records[:whole], {"step": "new"}]
+
+
+def test_a_tail_of_zeros_from_a_power_cut_is_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    append_line(path, {"step": 1})
+    path.write_bytes(path.read_bytes() + b"\0" * 100)
+    assert read_lines(path) == [{"step": 1}]
+
+
+def test_damage_in_the_middle_is_named_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"ste\n{"step": 3}\n')
+    with pytest.raises(InputError, match=r"metrics\.jsonl:2"):
+        read_lines(path)
+
+
+def test_a_resumed_run_writes_what_came_after_its_checkpoint_anew(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with JsonLinesWriter(path) as writer:
+        writer.append({"step": 1})
+        size = writer.sync()
+        writer.append({"step": 2, "attempt": 1})
+    truncate_to(path, size)
+    append_line(path, {"step": 2, "attempt": 2})
+    assert read_lines(path) == [{"step": 1}, {"step": 2, "attempt": 2}]
+
+
+def test_a_file_shorter_than_its_checkpoint_is_an_error_and_a_missing_one_has_no_lines(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert read_lines(path) == []
+    truncate_to(path, 0)
+    append_line(path, {"step": 1})
+    with pytest.raises(RunError, match="shorter"):
+        truncate_to(path, 1000)
