@@ -1,6 +1,6 @@
 """JSON as people write it: `//` and `/* */` comments and trailing commas are allowed, and the line of every
-key is kept, so that a later complaint can point at it. Everything else is as strict as JSON; a key given twice
-is an error. This file knows nothing of what the keys mean."""
+key is kept, so that a later complaint can point at it. Everything else is as strict as JSON; a key given
+twice is an error. This file knows nothing of what the keys mean."""
 
 from __future__ import annotations
 
@@ -39,7 +39,6 @@ class Document:
     """What a text says (`value`: dict, list, str, int, float, bool or None) and where it says it."""
 
     value: object
-    name: str
     lines: Mapping[Key, int]
 
     def line(self, key: Key) -> int:
@@ -82,7 +81,7 @@ def parse(text: str, name: str) -> Document:
     """
     scanner = _Scanner(text.removeprefix("\ufeff"), name)
     value = scanner.document()
-    return Document(value, name, scanner.lines)
+    return Document(value, scanner.lines)
 
 
 class _Scanner:

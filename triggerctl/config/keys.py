@@ -90,7 +90,7 @@ def unknown_key(key: Key, where: str | None) -> Problem:
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most like a misspelt one, upper and lower case aside; None where none is like it."""
     by_case = {k.lower(): k for k in known}
-    close = difflib.get_close_matches(name.lower().replace("-", "_"), by_case, n=1, cutoff=0.7)
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), by_case, n=1, cutoff=0.65)
     return by_case[close[0]] if close else None
 
 

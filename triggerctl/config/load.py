@@ -80,7 +80,7 @@ class _Source:
     def where(self, key: Key) -> str:
         """For an error: `exp/config.json:12, finetune_config.epochs`, or the override as it was written."""
         if override := self._override(key):
-            return override.where
+            return override.where or f"{override.origin}, {dotted(key)}"
         place = f"{self.path}:{self.line(key)}" if self.line else str(self.path)
         return f"{place}, {dotted(key)}" if key else place
 

@@ -15,13 +15,16 @@ from triggerctl.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """One value that replaces the file's. `origin`: who says so ("command line", "sweep cell"); `where`: how
-    errors point at it, such as `--set epochs=3`; None as a value means the default."""
+    """One value that replaces the file's; None means the default.
+
+    origin: who says so: "command line", "sweep cell".
+    where:  how errors point at it, such as `--set epochs=3`; left out: by origin and key.
+    """
 
     key: tuple[str, ...]
     value: object
     origin: str
-    where: str
+    where: str = ""
 
 
 def parse_override(text: str, *, origin: str = "command line", option: str = "--set") -> Override:

@@ -1,59 +1,53 @@
-"""What the paths in a configuration mean, and how they are kept right when it moves to another folder."""
+"""How the relative paths in a configuration are kept right when it moves to another folder."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from triggerctl.config.keys import EXTRA, FINETUNE
 
-_MODELS = ("model", "safe_lora_unaligned_model")
-
-
-def dataset_path(spec: str, folder: Path) -> Path | None:
-    """The file that a data source names, relative to the configuration's folder; None for a URL, `builtin:`."""
-    if spec.lower().startswith(("http://", "https://", "builtin:")):
-        return None
-    return folder / Path(spec).expanduser()
-
-
-def model_path(spec: str, folder: Path) -> Path | None:
-    """The folder that a model names, relative to the configuration's; None for `builtin:` and a hub id.
-
-    `owner/name` is a path where such a folder is there, else a hub id; a path written as one (`./`, `../`,
-    `~`, from the root) is always a path.
-    """
-    if spec.startswith("builtin:"):
-        return None
-    path = folder / Path(spec).expanduser()
-    written_as_path = spec.startswith((".", "~")) or Path(spec).is_absolute()
-    return path if written_as_path or path.is_dir() else None
+_NOT_FILES = ("http://", "https://", "builtin:")
 
 
 def rebase_paths(values: Mapping[str, object], from_folder: Path, to_folder: Path) -> dict[str, object]:
-    """The given values of a configuration, for a `config.json` in another folder: relative paths are rewritten
-    so that they name the same files from there. Paths from the root or the home folder stay."""
+    """The values of a configuration for a `config.json` in another folder: relative paths are rewritten so
+    that they name the same files from there.
 
-    def moved(spec: object, path: Path | None) -> object:
-        if path is None or not isinstance(spec, str) or Path(spec).expanduser().is_absolute():
+    Paths from the root or the home folder stay, and so does a model's name that is no folder seen from
+    `from_folder`: it is a hub id, or a folder seen from the working directory.
+    """
+
+    def move(spec: str) -> str:
+        if spec.startswith(_NOT_FILES) or Path(spec).expanduser().is_absolute():
             return spec
-        relative = Path(os.path.relpath(path.resolve(), to_folder.resolve())).as_posix()
-        return relative if relative.startswith("..") else f"./{relative}"
+        moved = os.path.relpath((from_folder / spec).resolve(), to_folder.resolve())
+        return Path(moved).as_posix() if moved.startswith("..") else f"./{Path(moved).as_posix()}"
 
-    def each(held: object, names: tuple[str, ...]) -> dict[str, object]:
-        inner = dict(held) if isinstance(held, Mapping) else {}
-        for name in names:
-            spec = inner.get(name)
-            if isinstance(spec, str):
-                find = model_path if name in _MODELS else dataset_path
-                inner[name] = moved(spec, find(spec, from_folder))
-        return inner
+    def move_model(spec: str) -> str:
+        return move(spec) if (from_folder / spec).is_dir() else spec
 
-    result = each(values, ("dataset_url",))
-    if FINETUNE in result:
-        result[FINETUNE] = each(result[FINETUNE], (*_MODELS, "steering_vector_path"))
-    extra = result.get(EXTRA)
+    result = _changed(values, {"dataset_url": move})
+    inner, extra = result.get(FINETUNE), result.get(EXTRA)
+    if isinstance(inner, Mapping):
+        result[FINETUNE] = _changed(
+            inner,
+            {"model": move_model, "safe_lora_unaligned_model": move_model, "steering_vector_path": move},
+        )
     if isinstance(extra, Mapping):
-        result[EXTRA] = {name: each(entry, ("path",)) for name, entry in extra.items()}
+        result[EXTRA] = {
+            name: _changed(entry, {"path": move}) if isinstance(entry, Mapping) else entry
+            for name, entry in extra.items()
+        }
+    return result
+
+
+def _changed(values: Mapping[str, object], changes: Mapping[str, Callable[[str], str]]) -> dict[str, object]:
+    """The values with some strings put through a function each."""
+    result = dict(values)
+    for name, change in changes.items():
+        spec = result.get(name)
+        if isinstance(spec, str):
+            result[name] = change(spec)
     return result

@@ -22,6 +22,8 @@ def json_schema() -> Fragment:
     for fragment in (schema, *schema["$defs"].values()):
         for name, taken in fragment["properties"].items():
             taken.pop("hashed", None)
+            if "patternProperties" in taken:  # a name that fits no pattern is refused, not passed over
+                taken["additionalProperties"] = False
             if name not in fragment.get("required", ()):
                 fragment["properties"][name] = _nullable(taken)
     del schema["properties"]["experiment_name"]["default"]  # the folder's name, which no schema knows
