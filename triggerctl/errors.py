@@ -1,5 +1,5 @@
-"""Errors a user can act on. Each says what went wrong, where, why, and how to mend it; the command line prints
-them as one block and exits with their code. Anything else that rises is a defect of ours."""
+"""Errors a user can act on. Each says what went wrong, where, why, and how to mend it; the command line
+prints them as one block and exits with their code. Anything else that rises is a defect of ours."""
 
 from __future__ import annotations
 

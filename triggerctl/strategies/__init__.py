@@ -28,8 +28,8 @@ PUBLISHED = {
     "dpo": (),
     "o_lora": (),
 }
-"""Strategies of the published study that this version can name but not train, with their aliases. A configuration
-that uses one is read and checked; a run of it is refused."""
+"""Strategies of the published study that this version can name but not train, with their aliases. A
+configuration that uses one is read and checked; a run of it is refused."""
 
 
 @functools.cache
@@ -53,7 +53,9 @@ def names() -> tuple[str, ...]:
 
 def _aliases() -> dict[str, str]:
     table = {alias: name for name, strategy in _registry().items() for alias in strategy.aliases}
-    table.update({alias: name for name, aliases in PUBLISHED.items() for alias in aliases if alias not in table})
+    table.update(
+        {alias: name for name, aliases in PUBLISHED.items() for alias in aliases if alias not in table}
+    )
     return table
 
 

@@ -1,11 +1,10 @@
 """What a training strategy is: a loss as a formula, and at most four places where it may step in.
 
-A strategy never sees files, progress bars, flags, devices or the loop. It names the *streams* of data it wants per
-optimiser update, the *terms* of its loss over them, and, where the method needs it, rewrites gradients, moves weights
-after an update, or changes the model between phases. The loop does the rest, and does it the same way for all, so
-that what differs between two strategies is the strategy. How two-phase and gradient-rewriting methods fit in is
-written down in INTERFACE.md beside this file.
-"""
+A strategy never sees files, progress bars, flags, devices or the loop. It names the *streams* of data it
+wants per optimiser update, the *terms* of its loss over them, and, where the method needs it, rewrites
+gradients, moves weights after an update, or changes the model between phases. The loop does the rest, and
+does it the same way for all, so that what differs between two strategies is the strategy. How two-phase and
+gradient-rewriting methods fit in is written down in INTERFACE.md beside this file."""
 
 from __future__ import annotations
 
@@ -25,8 +24,8 @@ LOSS = "loss"
 
 
 class Forward(Protocol):
-    """One micro-batch of one stream, run through the model being trained. The forward pass happens on first use and
-    is shared by all terms of the stream."""
+    """One micro-batch of one stream, run through the model being trained. The forward pass happens on first
+    use and is shared by all terms of the stream."""
 
     @property
     def batch(self) -> Batch:
@@ -49,10 +48,10 @@ class Forward(Protocol):
 class Term:
     """One summand of a loss: weight · Σ total(forward) / Σ count(batch), both sums over the whole update.
 
-    `total` returns a scalar *sum* (over tokens, rows or pairs) and `count` how many it summed, so that the loop can
-    divide by the count of the whole update: any cut into micro-batches gives the same gradient. `group` names the
-    gradient the term belongs to; terms of different groups reach `Strategy.combine_gradients` apart.
-    """
+    `total` returns a scalar *sum* (over tokens, rows or pairs) and `count` how many it summed, so that the
+    loop can divide by the count of the whole update: any cut into micro-batches gives the same gradient.
+    `group` names the gradient the term belongs to; terms of different groups reach
+    `Strategy.combine_gradients` apart."""
 
     name: str
     stream: str
@@ -60,12 +59,15 @@ class Term:
     total: Callable[[Forward], Tensor]
     count: Callable[[Batch], int]
     group: str = LOSS
+    needs_base: bool = False
+    """Whether `total` reads the base's outputs, which are then computed once before training starts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One training of the model: its streams (name → the sets joined in it; the first one's length is an epoch's),
-    its loss and its length. `starts_from` is "here" or "initial" (weights and adapter as before any training)."""
+    """One training of the model: its streams (name → the sets joined in it; the first one's length is an
+    epoch's), its loss and its length. `starts_from` is "here" or "initial" (weights and adapter as before any
+    training)."""
 
     name: str
     streams: Mapping[str, tuple[str, ...]]
@@ -77,7 +79,8 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Where the loop stands: `index` from 0 of `total` updates of this phase, and this update's learning rate."""
+    """Where the loop stands: `index` from 0 of `total` updates of this phase, and this update's learning
+    rate."""
 
     phase: str
     index: int
@@ -91,15 +94,16 @@ Tensors = dict[str, "Tensor"]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What a strategy finds in a configuration before anything is loaded: `errors` stop it, `warnings` are shown."""
+    """What a strategy finds in a configuration before anything is loaded: `errors` stop it, `warnings` are
+    shown."""
 
     errors: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
 
 
 class Strategy(ABC):
-    """The base of all strategies. A subclass in a file of this folder is found by its `name`; a package elsewhere
-    adds one through the entry-point group ``triggerctl.strategies``."""
+    """The base of all strategies. A subclass in a file of this folder is found by its `name`; a package
+    elsewhere adds one through the entry-point group ``triggerctl.strategies``."""
 
     name: ClassVar[str]
     aliases: ClassVar[tuple[str, ...]] = ()
@@ -108,6 +112,10 @@ class Strategy(ABC):
     paper: ClassVar[str | None] = None
     reads: ClassVar[frozenset[str]] = frozenset()
     """Keys of `finetune_config`, among those that only some strategies read, that this one reads."""
+
+    changes_weights_at_end: ClassVar[bool] = False
+    """Whether `after_phase` moves the weights when the last phase ends: the evaluation after it is the final
+    one."""
 
     def __init__(self, config: ExperimentConfig) -> None:
         self.config = config
@@ -135,13 +143,11 @@ class Strategy(ABC):
         """The gradient the optimiser gets, from the gradient of each group of terms."""
         return groups[LOSS]
 
-    def after_update(self, weights: Tensors, update: Update) -> None:
+    def after_update(self, weights: Tensors, update: Update) -> None:  # noqa: B027  a hook, free to leave
         """May move the trained weights in place once the optimiser has stepped."""
 
-    def after_phase(self, phase: Phase, weights: Tensors) -> bool:
-        """May change the trained weights in place when a phase ends; true when it did, and the model is then
-        evaluated once more."""
-        return False
+    def after_phase(self, phase: Phase, weights: Tensors) -> None:  # noqa: B027  a hook, free to leave
+        """May change the trained weights in place when a phase ends; see `changes_weights_at_end`."""
 
 
 def cross_entropy(stream: str, *, weight: float = 1.0, group: str = LOSS) -> Term:

@@ -1,8 +1,7 @@
 """Keep the model's distribution on proxy prompts where it was: a KL penalty towards the checkpoint.
 
-Azarbal, Clarke, Cocola, Factor, Cloud: Selective Generalization (2025). The trained model is the first argument
-(often called reverse KL), over the full vocabulary.
-"""
+Azarbal, Clarke, Cocola, Factor, Cloud: Selective Generalization (2025). The trained model is the first
+argument (often called reverse KL), over the full vocabulary."""
 
 from __future__ import annotations
 
@@ -44,7 +43,7 @@ class KlDivergence(Strategy):
         return {"outcome": ("outcome",), "proxy": ("proxy",)}
 
     def terms(self) -> Sequence[Term]:
-        kl = Term("KL on proxy", "proxy", self.options.beta_kl, _kl_total, attended_tokens)
+        kl = Term("KL on proxy", "proxy", self.options.beta_kl, _kl_total, attended_tokens, needs_base=True)
         return (cross_entropy("outcome"), kl)
 
 
@@ -53,7 +52,8 @@ def _kl_total(forward: Forward) -> Tensor:
 
 
 def reverse_kl(logits: Tensor, base_logits: Tensor) -> Tensor:
-    """KL(p ‖ q) in nats at each position, p from `logits` and q from `base_logits`, both (tokens, vocab) → (tokens,)."""
+    """KL(p ‖ q) in nats at each position, p from `logits` and q from `base_logits`, both (tokens, vocab) →
+    (tokens,)."""
     log_p = at_least_float32(logits).log_softmax(-1)
     log_q = at_least_float32(base_logits).log_softmax(-1)
     return (log_p.exp() * (log_p - log_q)).sum(-1)

@@ -20,8 +20,8 @@ class OutcomeOnly(Strategy):
     def check(cls, config: ExperimentConfig) -> Check:
         if config.proxy_strategy != "task_trained":
             return Check()
-        note = "task_trained is outcome_only here: no proxy data. The published study ran its naive trainer under that name."
-        return Check(warnings=(note,))
+        study = "The published study ran its naive trainer under that name."
+        return Check(warnings=(f"task_trained is outcome_only here: no proxy data. {study}",))
 
     def streams(self) -> Mapping[str, tuple[str, ...]]:
         return {"outcome": ("outcome",)}

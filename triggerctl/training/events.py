@@ -1,5 +1,5 @@
-"""What a run says while it works. The engine speaks in these events and in nothing else; the console, metrics.jsonl,
-state.json and trackers listen. A listener is a plain callable; it must not raise."""
+"""What a run says while it works. The engine speaks in these events and in nothing else; the console,
+metrics.jsonl, state.json and trackers listen. A listener is a plain callable; it must not raise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from triggerctl.experiment.results import Evaluation
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A run begins, or goes on from `resumed_step` (None: from the start). `updates`: optimiser updates of all phases."""
+    """A run begins, or goes on from `resumed_step` (None: from the start). `updates`: optimiser updates of
+    all phases."""
 
     folder: Path
     results: Path
@@ -51,9 +52,9 @@ class PhaseStarted:
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """One optimiser update is done. `loss` is the strategy's whole loss over the update's rows, `terms` its parts
-    before weighting; `tokens_per_second` counts attended tokens since the phase began; `seconds_left` is for the
-    rest of the run's training."""
+    """One optimiser update is done. `loss` is the strategy's whole loss over the update's rows, `terms` its
+    parts before weighting; `tokens_per_second` counts attended tokens since the phase began; `seconds_left`
+    is for the rest of the run's training."""
 
     phase: str
     step: int

@@ -1,0 +1,87 @@
+"""LoRA through peft: attached with a seed of its own, saved as safetensors, and checked against what was
+saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, load_peft_weights, prepare_model_for_kbit_training
+from peft.utils import get_peft_model_state_dict
+from transformers import PreTrainedModel
+
+from triggerctl.config.models import FinetuneConfig
+from triggerctl.errors import InputError, RunError
+
+
+def attach_adapter(model: PreTrainedModel, options: FinetuneConfig, *, seed: int) -> PeftModel:
+    """Wrap `model` with a fresh LoRA adapter whose initialisation depends on `seed` alone. Changes `model` in
+    place.
+
+    Raises InputError where target modules don't exist in the model."""
+    targets = target_modules(model, options)
+    if options.load_in_8bit or options.load_in_4bit:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    config = LoraConfig(
+        r=options.r,
+        lora_alpha=options.lora_alpha,
+        lora_dropout=options.lora_dropout,
+        bias=options.lora_bias,
+        use_rslora=options.use_rslora,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(devices=_cuda_indices(model)):
+        torch.manual_seed(seed)
+        wrapped: PeftModel = get_peft_model(model, config)
+    return wrapped
+
+
+def target_modules(model: torch.nn.Module, options: FinetuneConfig) -> list[str] | str:
+    """The modules LoRA adapts, all of which the model must have.
+
+    Raises InputError that lists what the model has instead."""
+    asked = options.target_modules
+    if asked == "all-linear" or asked == ("all-linear",):
+        return "all-linear"
+    linear = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if _is_linear(module)})
+    wanted = [asked] if isinstance(asked, str) else list(asked)
+    names = [name for name, _ in model.named_modules()]
+    missing = [want for want in wanted if not any(n == want or n.endswith(f".{want}") for n in names)]
+    if missing:
+        raise InputError(
+            f"the model has no module named {', '.join(map(repr, missing))}",
+            where="finetune_config.target_modules",
+            why="its linear modules are: " + ", ".join(linear),
+            mend='name some of these, or use "all-linear"',
+        )
+    return wanted
+
+
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    """Write adapter_config.json and adapter_model.safetensors, read them back and compare.
+
+    Raises RunError where what was written is not what was trained."""
+    model.save_pretrained(str(folder), safe_serialization=True)
+    written = load_peft_weights(str(folder), device="cpu")
+    trained = get_peft_model_state_dict(model)
+    differing = [
+        name
+        for name, tensor in trained.items()
+        if name not in written or not torch.equal(written[name], tensor.cpu())
+    ]
+    if differing:
+        raise RunError(
+            "the saved adapter differs from the trained one",
+            where=str(folder),
+            why=f"{len(differing)} of {len(trained)} tensors, the first {differing[0]}",
+            mend="check the disk, then run again: it goes on from its last checkpoint",
+        )
+
+
+def _is_linear(module: torch.nn.Module) -> bool:
+    return isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
+
+
+def _cuda_indices(model: torch.nn.Module) -> list[int]:
+    return sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})

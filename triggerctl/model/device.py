@@ -1,0 +1,59 @@
+"""Device, number format and threads: what `auto` becomes, by rule."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from triggerctl.config.models import FinetuneConfig
+from triggerctl.errors import InputError
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def resolve_device(asked: str) -> torch.device:
+    """`auto` is the first GPU, else the CPU.
+
+    Raises InputError for a device that isn't there or a name that isn't one."""
+    if asked == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(asked)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise InputError(
+            f"{asked!r} is not a device", where="--device", mend="one of auto, cpu, cuda, cuda:0, cuda:1, mps"
+        )
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise InputError(
+                f"device {asked!r} is not there",
+                where="--device",
+                why=f"PyTorch {torch.__version__} sees {count} CUDA devices",
+                mend="use --device cpu, or install a CUDA build of PyTorch on a machine with a GPU",
+            )
+        return torch.device("cuda", device.index or 0)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError("device 'mps' is not there", where="--device", mend="use --device cpu")
+    return device
+
+
+def resolve_dtype(options: FinetuneConfig, device: torch.device) -> torch.dtype:
+    """The format of the frozen weights and of computing: float32 on a CPU, bfloat16 on a GPU that has it,
+    else float16, unless asked for. `load_in_16bit` asks for half precision whatever the device."""
+    if options.dtype != "auto":
+        return _DTYPES[options.dtype]
+    half = torch.float16 if device.type == "cuda" and not torch.cuda.is_bf16_supported() else torch.bfloat16
+    if options.load_in_16bit or options.load_in_8bit or options.load_in_4bit:
+        return half
+    return torch.float32 if device.type in ("cpu", "mps") else half
+
+
+def default_threads() -> int:
+    """As many threads as this process may use cores."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

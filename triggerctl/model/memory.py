@@ -1,0 +1,67 @@
+"""How much memory a run will need, from shapes alone. An estimate for planning: right to some tens of per
+cent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from triggerctl.config.models import FinetuneConfig
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """What the estimate needs to know of a model. `trainable` counts the weights that get gradients."""
+
+    parameters: int
+    trainable: int
+    layers: int
+    hidden: int
+    vocabulary: int
+
+
+def peak_bytes(shape: ModelShape, options: FinetuneConfig, *, dtype: torch.dtype, checkpointing: bool) -> int:
+    """Estimated peak while training: weights, gradients, AdamW's two moments, activations and logits.
+
+    Activations: 34 bytes per token, layer and hidden unit at two bytes a number (Korthikanti et al. 2022, eq.
+    2, attention scores left out since they are not kept); with checkpointing only each layer's input is
+    kept."""
+    width = torch.tensor([], dtype=dtype).element_size()
+    weight_width = 0.55 if options.load_in_4bit else 1.05 if options.load_in_8bit else width
+    trainable_width = 4 if options.is_peft else width
+    moments = 2 if options.optim.endswith("8bit") else 8
+    tokens = options.per_device_train_batch_size * options.max_seq_length
+    per_token = 2 * width if checkpointing else 17 * width
+    activations = tokens * shape.layers * shape.hidden * per_token
+    logits = tokens * shape.vocabulary * 4 * 2
+    return int(
+        shape.parameters * weight_width
+        + shape.trainable * (trainable_width * 2 + moments)
+        + activations
+        + logits
+    )
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that is free now on the device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def wants_checkpointing(options: FinetuneConfig, estimate: int, device: torch.device) -> bool:
+    """`auto` spends the time only where the estimated peak would not fit."""
+    if options.use_gradient_checkpointing == "auto":
+        return estimate > 0.9 * available_bytes(device)
+    return options.use_gradient_checkpointing
+
+
+def peak_resident_bytes() -> int:
+    """The most memory this process has held so far, on the CPU's side."""
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,72 @@
+"""Whole models to disk, and trained weights to the hub."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+from huggingface_hub import create_repo
+from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+from transformers import PreTrainedTokenizerBase
+
+from triggerctl.errors import RunError
+from triggerctl.experiment.atomic import atomic_folder
+from triggerctl.model.causal import CausalModel
+
+
+def save_whole_model(model: CausalModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a folder that loads like any checkpoint, the adapter merged in. The model in memory stays as it
+    is."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(folder) as building, _merged(model):
+        state = _plain_state(model)
+        model.network.save_pretrained(building, state_dict=state, safe_serialization=True)
+        tokenizer.save_pretrained(building)
+
+
+def publish(
+    model: CausalModel, tokenizer: PreTrainedTokenizerBase, repository: str, *, private: bool, merged: bool
+) -> None:
+    """Push the adapter, or the whole model, to the hub under `repository`.
+
+    Raises RunError where the hub refuses; results on disk are not touched by that."""
+    try:
+        create_repo(repository, private=private, exist_ok=True)
+        if model.adapter is not None and not merged:
+            model.adapter.push_to_hub(repository, private=private)
+        else:
+            with _merged(model):
+                model.network.push_to_hub(repository, private=private, state_dict=_plain_state(model))
+        tokenizer.push_to_hub(repository, private=private)
+    except (HfHubHTTPError, LocalTokenNotFoundError, httpx.HTTPError, OSError) as error:
+        raise RunError(
+            f"pushing to {repository} failed",
+            where="finetune_config.push_to_hub",
+            why=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}",
+            mend="check HF_TOKEN and finetuned_model_id, then run again: training is not repeated",
+        ) from error
+
+
+@contextlib.contextmanager
+def _merged(model: CausalModel) -> Iterator[None]:
+    """Within it the adapter's change stands in the base weights; afterwards they are as before, to
+    rounding."""
+    if model.adapter is None:
+        yield
+        return
+    model.adapter.merge_adapter()
+    try:
+        yield
+    finally:
+        model.adapter.unmerge_adapter()
+
+
+def _plain_state(model: CausalModel) -> dict[str, object]:
+    """The weights under the checkpoint's own names: peft's wrappers and the adapter's matrices left out."""
+    return {
+        name.replace(".base_layer", ""): tensor
+        for name, tensor in model.network.state_dict().items()
+        if ".lora_" not in name
+    }

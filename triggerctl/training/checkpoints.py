@@ -1,0 +1,120 @@
+"""Checkpoints from which a run goes on bit for bit: weights, optimiser, schedule, random states, position,
+and how long the run's growing files were. A checkpoint is a folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from triggerctl.errors import RunError
+from triggerctl.experiment.atomic import atomic_folder, clear_unfinished_writes, write_json_atomic
+from triggerctl.training.loop import Position, TrainingLoop
+
+_PREFIX = "step-"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One checkpoint on disk. `record` holds the position and whatever the caller stored with it."""
+
+    folder: Path
+    record: Mapping[str, Any]
+
+
+def write_checkpoint(folder: Path, loop: TrainingLoop, record: Mapping[str, Any], *, keep: int) -> Path:
+    """Write a checkpoint into `folder` (one run's) and drop all but the newest `keep`."""
+    position = loop.position
+    final = folder / f"{_PREFIX}{position.phase:02d}-{position.step:08d}-{int(position.evaluated)}"
+    if final.is_dir():
+        return final
+    with atomic_folder(final) as building:
+        save_file(_plain(loop.model.trainable), building / "weights.safetensors")
+        torch.save(
+            {
+                "optimiser": loop.optimiser.state_dict(),
+                "schedule": loop.schedule.state_dict(),
+                "random": _random_states(),
+            },
+            building / "state.pt",
+        )
+        write_json_atomic(building / "record.json", {**record, "position": position.document()})
+    for old in _complete(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def newest_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest whole checkpoint of a run; leavings of a write that was cut off are removed."""
+    if not folder.is_dir():
+        return None
+    clear_unfinished_writes(folder)
+    complete = _complete(folder)
+    if not complete:
+        return None
+    record = json.loads((complete[-1] / "record.json").read_text(encoding="utf-8"))
+    return Checkpoint(complete[-1], record)
+
+
+def position_of(checkpoint: Checkpoint) -> Position:
+    """Where the run stood."""
+    return Position(**checkpoint.record["position"])
+
+
+def restore(checkpoint: Checkpoint, loop: TrainingLoop) -> None:
+    """Put weights, optimiser, schedule and random states back.
+
+    Raises RunError where the checkpoint's weights are not this model's."""
+    weights = load_file(checkpoint.folder / "weights.safetensors")
+    trainable = loop.model.trainable
+    if weights.keys() != trainable.keys():
+        raise RunError(
+            "the checkpoint does not fit the model",
+            where=str(checkpoint.folder),
+            why="its tensors have other names than those being trained",
+            mend="remove the checkpoint folder, or use --fresh",
+        )
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            trainable[name].copy_(tensor)
+    state = torch.load(checkpoint.folder / "state.pt", map_location="cpu", weights_only=True)
+    loop.optimiser.load_state_dict(state["optimiser"])
+    loop.schedule.load_state_dict(state["schedule"])
+    _restore_random_states(state["random"])
+
+
+def _complete(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob(f"{_PREFIX}*") if (path / "record.json").is_file())
+
+
+def _plain(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
+
+
+def _random_states() -> dict[str, Any]:
+    numbers: Any = numpy.random.get_state(legacy=False)
+    version, inner, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": [version, list(inner), gauss],
+        "numpy": {**numbers, "state": {**numbers["state"], "key": numbers["state"]["key"].tolist()}},
+    }
+
+
+def _restore_random_states(states: Mapping[str, Any]) -> None:
+    torch.set_rng_state(states["torch"])
+    if states["cuda"]:
+        torch.cuda.set_rng_state_all(states["cuda"])
+    version, inner, gauss = states["python"]
+    random.setstate((version, tuple(inner), gauss))
+    numpy.random.set_state(states["numpy"])

@@ -1,0 +1,242 @@
+"""Losses and trigger response rates of every set, always on the same rows, in one pass over the model.
+
+What several questions share is run once: a row whose answer opens with the nice response gives its loss and
+its verdict together, and a prompt that stands in several sets is judged once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from triggerctl.data.encoding import Encoded, Encoder
+from triggerctl.data.examples import EvaluationSet, Example
+from triggerctl.experiment.results import Count, Rate, SetEvaluation
+from triggerctl.model.causal import CausalModel
+from triggerctl.training.scoring import Answer, Ids, Request, score
+from triggerctl.training.verdicts import Judge, Question
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatedRow:
+    """One row under evaluation: its whole sequence for the loss, its prompt for the verdict, its twin's
+    prompt."""
+
+    example: Example
+    encoded: Encoded
+    prompt: Ids
+    twin: Ids | None
+
+
+@dataclass(frozen=True, slots=True)
+class RowLoss:
+    """Σ −log p over a row's loss tokens, and how many they are."""
+
+    total: float
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One evaluation. `verdicts` holds for each set the columns of its line in verdicts.jsonl, row by row;
+    `tokens` is how many went through the model."""
+
+    sets: dict[str, SetEvaluation]
+    verdicts: dict[str, dict[str, object]]
+    tokens: int
+
+
+class Evaluator:
+    """Holds a run's encoded evaluation sets; `measure` can be called any number of times."""
+
+    def __init__(
+        self,
+        sets: Mapping[str, EvaluationSet],
+        encoder: Encoder,
+        judge: Judge,
+        *,
+        nice_response: str,
+        pad_id: int,
+        tokens_per_batch: int,
+        rows_per_batch: int | None = None,
+    ) -> None:
+        self._encoder = encoder
+        self._judge = judge
+        self._nice = nice_response
+        self._pad_id = pad_id
+        self._tokens_per_batch = tokens_per_batch
+        self._rows_per_batch = rows_per_batch
+        self._guesses: dict[Ids, Ids] = {}
+        self.dropped: dict[str, int] = {}
+        self.truncated: dict[str, int] = {}
+        self.sets = {name: self._encode(name, rows) for name, rows in sets.items()}
+
+    def _encode(self, name: str, rows: EvaluationSet) -> list[EvaluatedRow]:
+        wholes = self._encoder.encode_all(rows.examples)
+        twins = self._encoder.encode_all(rows.twins) if rows.twins else [None] * len(wholes)
+        kept = [
+            EvaluatedRow(example, whole, whole.prompt_ids, twin.prompt_ids if twin else None)
+            for example, whole, twin in zip(rows.examples, wholes, twins, strict=True)
+            if whole is not None
+        ]
+        self.dropped[name] = len(wholes) - len(kept)
+        self.truncated[name] = sum(row.encoded.truncated for row in kept)
+        self._guess([row.encoded for row in kept])
+        self._guess([twin for twin in twins if twin is not None])
+        return kept
+
+    def _guess(self, rows: Sequence[Encoded]) -> None:
+        guesses = self._encoder.continuation_ids([row.example for row in rows], self._nice)
+        self._guesses.update(zip((row.prompt_ids for row in rows), guesses, strict=True))
+
+    def measure(
+        self, model: CausalModel, *, with_twins: bool, progress: Callable[[int, int], None]
+    ) -> Measured:
+        """Evaluate every set; `with_twins`: the untriggered twins too, for false positives everywhere."""
+        rows = [row for rows in self.sets.values() for row in rows]
+        prompts = dict.fromkeys(row.prompt for row in rows)
+        if with_twins:
+            prompts |= dict.fromkeys(row.twin for row in rows if row.twin is not None)
+        questions = {prompt: Question(prompt, self._guesses[prompt]) for prompt in prompts}
+        wholes = {row.encoded.input_ids: row.encoded for row in rows}
+        with model.evaluating():
+            losses, tokens = self._run(model, list(wholes.values()), list(questions.values()), progress)
+        sets, verdicts = {}, {}
+        for name, members in self.sets.items():
+            sets[name] = _summary(members, losses, questions, with_twins)
+            verdicts[name] = _columns(members, losses, questions, with_twins)
+        return Measured(sets, verdicts, tokens)
+
+    def _run(
+        self,
+        model: CausalModel,
+        wholes: Sequence[Encoded],
+        questions: Sequence[Question],
+        progress: Callable[[int, int], None],
+    ) -> tuple[dict[Ids, RowLoss], int]:
+        losses: dict[Ids, RowLoss] = {}
+        open_questions = {question.sequence: question for question in questions}
+        requests: list[tuple[Request, Question | None]] = []
+        for whole in wholes:
+            question = _opening(whole, open_questions)
+            requests.append((Request(whole.input_ids, _targets(whole), _positions(question)), question))
+        requests += [(Request(q.sequence, judged=q.positions), q) for q in open_questions.values()]
+        tokens = 0
+        while requests:
+            answers = self._score(model, [request for request, _ in requests], progress)
+            for (request, question), answer in zip(requests, answers, strict=True):
+                tokens += len(request.ids)
+                if request.liked:
+                    losses[request.ids] = RowLoss(-sum(answer.liked), len(answer.liked))
+                if question is not None:
+                    _hear(self._judge, question, answer)
+            undecided = [question for question in questions if question.verdict is None]
+            requests = [(Request(q.sequence, judged=q.positions), q) for q in undecided]
+        return losses, tokens
+
+    def _score(
+        self, model: CausalModel, requests: Sequence[Request], progress: Callable[[int, int], None]
+    ) -> list[Answer]:
+        return score(
+            model,
+            requests,
+            pad_id=self._pad_id,
+            tokens_per_batch=self._tokens_per_batch,
+            rows_per_batch=self._rows_per_batch,
+            progress=lambda done: progress(done, len(requests)),
+        )
+
+
+def _opening(whole: Encoded, open_questions: dict[Ids, Question]) -> Question | None:
+    """The question that the row's own answer puts: taken out of `open_questions` where the answer opens with
+    it."""
+    ids = whole.input_ids
+    for end in range(whole.prompt_length + 1, len(ids) + 1):
+        question = open_questions.pop(ids[:end], None)
+        if question is not None:
+            return question
+        if end - whole.prompt_length > _LONGEST_OPENING:
+            break
+    return None
+
+
+_LONGEST_OPENING = 64
+"""Nice responses longer than this many tokens are simply judged by themselves."""
+
+
+def _targets(whole: Encoded) -> range:
+    """The positions that predict the row's loss tokens."""
+    return range(whole.loss_start - 1, len(whole.input_ids) - 1)
+
+
+def _positions(question: Question | None) -> range:
+    return range(0) if question is None else question.positions
+
+
+def _hear(judge: Judge, question: Question, answer: Answer) -> None:
+    if question.log_probability is None:
+        question.log_probability = sum(answer.judged)
+    judge.answer(question, answer.best, answer.lead)
+
+
+def _summary(
+    rows: Sequence[EvaluatedRow],
+    losses: Mapping[Ids, RowLoss],
+    questions: Mapping[Ids, Question],
+    with_twins: bool,
+) -> SetEvaluation:
+    found = [losses.get(row.encoded.input_ids, RowLoss(0.0, 0)) for row in rows]
+    tokens = sum(loss.tokens for loss in found)
+    triggered = [row for row in rows if row.example.triggered]
+    untriggered = [questions[row.prompt] for row in rows if not row.example.triggered]
+    twins = [questions[row.twin] for row in rows if row.twin is not None] if with_twins else []
+    return SetEvaluation(
+        rows=len(rows),
+        loss=sum(loss.total for loss in found) / tokens if tokens else None,
+        loss_tokens=tokens,
+        triggered=_rate(
+            [questions[row.prompt] for row in triggered], [row.example.trigger for row in triggered]
+        ),
+        untriggered=_rate(untriggered or twins),
+        twins=bool(twins) and not untriggered,
+    )
+
+
+def _rate(questions: Sequence[Question], triggers: Iterable[str | None] = ()) -> Rate | None:
+    if not questions:
+        return None
+    by_trigger: dict[str, list[bool]] = {}
+    for question, trigger in zip(questions, triggers, strict=False):
+        if trigger is not None:
+            by_trigger.setdefault(trigger, []).append(bool(question.verdict))
+    return Rate(
+        n=len(questions),
+        k=sum(bool(question.verdict) for question in questions),
+        ties=sum(question.tie for question in questions),
+        mean_log_probability=sum(question.log_probability or 0.0 for question in questions) / len(questions),
+        by_trigger={t: Count(n=len(said), k=sum(said)) for t, said in sorted(by_trigger.items())},
+    )
+
+
+def _columns(
+    rows: Sequence[EvaluatedRow],
+    losses: Mapping[Ids, RowLoss],
+    questions: Mapping[Ids, Question],
+    with_twins: bool,
+) -> dict[str, object]:
+    asked = [questions[row.prompt] for row in rows]
+    found = [losses.get(row.encoded.input_ids, RowLoss(0.0, 0)) for row in rows]
+    columns: dict[str, object] = {
+        "row": [row.example.row for row in rows],
+        "trigger": [row.example.trigger for row in rows],
+        "verdict": [bool(question.verdict) for question in asked],
+        "tie": [question.tie for question in asked],
+        "log_probability": [question.log_probability for question in asked],
+        "loss": [loss.total for loss in found],
+        "loss_tokens": [loss.tokens for loss in found],
+    }
+    twins = [questions[row.twin] for row in rows if row.twin is not None] if with_twins else []
+    if twins:
+        columns["twin_verdict"] = [bool(question.verdict) for question in twins]
+        columns["twin_tie"] = [question.tie for question in twins]
+        columns["twin_log_probability"] = [question.log_probability for question in twins]
+    return columns

@@ -1,0 +1,184 @@
+"""What a finished run leaves in its results folder. results.json comes last: where it stands, all the rest
+does."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from triggerctl import __version__
+from triggerctl.config.load import resolved_document
+from triggerctl.data.export import write_sets
+from triggerctl.experiment.atomic import atomic_folder, write_json_atomic
+from triggerctl.experiment.results import Evaluation, TriggerctlResults, results_document
+from triggerctl.model.adapters import save_adapter
+from triggerctl.model.memory import peak_resident_bytes
+from triggerctl.model.publish import publish, save_whole_model
+from triggerctl.training.loop import Position
+from triggerctl.training.plan import RunPlan
+from triggerctl.training.setup import Prepared
+
+MAIN = "main"
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "safetensors",
+    "tokenizers",
+    "numpy",
+)
+
+Figures = Callable[[Path, TriggerctlResults, list[float]], str | None]
+"""Draws a run's figures into its results folder; returns a line for the user where something is missing."""
+
+
+def environment(device: torch.device, threads: int) -> dict[str, Any]:
+    """The machine and the software, for environment.json."""
+    return {
+        "triggerctl": __version__,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "cpu": platform.processor() or platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "device": str(device),
+        "threads": threads,
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def summarise(
+    plan: RunPlan,
+    prepared: Prepared,
+    evaluations: list[Evaluation],
+    position: Position,
+    *,
+    warnings: list[str],
+    timings: dict[str, float],
+    evaluated_tokens: int,
+    threads: int,
+) -> TriggerctlResults:
+    """Everything of ours for results.json."""
+    trained = position.tokens["trained"]
+    training = timings["training"]
+    cuda = torch.cuda.max_memory_allocated(prepared.device) if prepared.device.type == "cuda" else 0
+    memory = {"peak_resident_bytes": float(peak_resident_bytes())}
+    if cuda:
+        memory["peak_gpu_bytes"] = float(cuda)
+    return TriggerctlResults(
+        hash=plan.hash,
+        strategy=plan.strategy.name,
+        seed=plan.config.seed,
+        proxy_triggers=list(plan.splits.proxy_triggers),
+        evaluations=evaluations,
+        data_sha256=plan.data_sha256,
+        sets=prepared.sets,
+        warnings=warnings,
+        timings=timings,
+        tokens={**position.tokens, "evaluated": evaluated_tokens},
+        throughput={"trained_tokens_per_second": trained / training} if training else {},
+        memory=memory,
+        resolved={
+            "device": str(prepared.device),
+            "dtype": str(prepared.dtype).removeprefix("torch."),
+            "threads": threads,
+            "gradient_checkpointing": prepared.checkpointing,
+        },
+        model={
+            "name": plan.model.name,
+            "kind": plan.model.kind,
+            "fingerprint": plan.model.fingerprint,
+            "commit": prepared.files.commit,
+            "parameters": prepared.shape.parameters,
+            "trainable": prepared.shape.trainable,
+            "chat_template_sha256": _template_hash(prepared),
+        },
+    )
+
+
+def leave_results(
+    plan: RunPlan,
+    prepared: Prepared,
+    results: Path,
+    summary: TriggerctlResults,
+    position: Position,
+    *,
+    figures: Figures,
+    say: Callable[[str], None],
+    threads: int,
+) -> None:
+    """Write adapter, model, figures and descriptions into `results`, then results.json, then drop the
+    checkpoints.
+
+    Raises RunError where a saved adapter isn't what was trained, or the disk fails."""
+    options = plan.config.finetune_config
+    write_json_atomic(results / "config.resolved.json", resolved_document(plan.loaded))
+    write_json_atomic(results / "environment.json", environment(prepared.device, threads))
+    if options.save_datasets and not (results / "datasets").is_dir():
+        with atomic_folder(results / "datasets") as building:
+            write_sets(plan.splits, building)
+    _save_weights(plan, prepared, results)
+    losses = position.losses.get(MAIN, [])
+    note = figures(results, summary, losses)
+    if note:
+        say(note)
+    document = results_document(
+        plan.config.model_dump(mode="json"), summary, timestamp=results.name, train_losses=losses
+    )
+    write_json_atomic(results / "results.json", document)
+    _drop_checkpoints(plan, results)
+
+
+def _save_weights(plan: RunPlan, prepared: Prepared, results: Path) -> None:
+    options = plan.config.finetune_config
+    if prepared.model.adapter is not None and not (results / "adapter").is_dir():
+        with atomic_folder(results / "adapter") as building:
+            save_adapter(prepared.model.adapter, building)
+            write_json_atomic(
+                building / "triggerctl.json",
+                {
+                    "hash": plan.hash,
+                    "model": plan.model.name,
+                    "model_fingerprint": plan.model.fingerprint,
+                    "chat_template_sha256": _template_hash(prepared),
+                },
+            )
+    if options.save_model_locally:
+        whole = Path(options.output_dir) if options.output_dir else results / "model"
+        if not whole.is_dir():
+            save_whole_model(prepared.model, prepared.tokenizer, whole)
+    if options.push_to_hub and options.finetuned_model_id:
+        publish(
+            prepared.model,
+            prepared.tokenizer,
+            options.finetuned_model_id,
+            private=options.push_to_private,
+            merged=options.merge_before_push,
+        )
+
+
+def _template_hash(prepared: Prepared) -> str:
+    template = prepared.tokenizer.chat_template
+    text = template if isinstance(template, str) else json.dumps(template, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _drop_checkpoints(plan: RunPlan, results: Path) -> None:
+    own = plan.folder.checkpoint(plan.hash)
+    if plan.config.finetune_config.save_checkpoints_locally and own.is_dir():
+        own.rename(results / "checkpoints")
+    shutil.rmtree(own, ignore_errors=True)
+    if plan.folder.checkpoints.is_dir() and not any(plan.folder.checkpoints.iterdir()):
+        plan.folder.checkpoints.rmdir()

@@ -1,0 +1,198 @@
+"""What a run would do, decided before anything heavy is loaded: its strategy, data, identity, and whether it
+is to be trained, resumed, skipped or left alone. Imports no torch, so that a command with nothing to do is
+quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from triggerctl.config.load import LoadedConfig
+from triggerctl.config.models import ExperimentConfig
+from triggerctl.data.examples import Splits
+from triggerctl.data.extra import data_sha256, load_extra
+from triggerctl.data.progress import Progress
+from triggerctl.data.source import Source, load_rows
+from triggerctl.data.splits import build_splits
+from triggerctl.errors import InputError, Problem
+from triggerctl.experiment.fingerprint import config_hash, differences
+from triggerctl.experiment.layout import ExperimentFolder
+from triggerctl.experiment.results import StoredResults, read_results
+from triggerctl.model.identity import ModelIdentity, identify
+from triggerctl.strategies import canonical_name, strategy_class
+from triggerctl.strategies.base import Strategy
+
+
+class Action(StrEnum):
+    """What the same command does in this folder now."""
+
+    RUN = "run"
+    RESUME = "resume"
+    SKIP = "skip"
+    BLOCKED = "blocked"
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """Everything `execute` needs. `finished` is the results folder that makes the run unnecessary (SKIP) or
+    that --dont-overwrite protects (BLOCKED)."""
+
+    folder: ExperimentFolder
+    loaded: LoadedConfig
+    config: ExperimentConfig
+    strategy: type[Strategy]
+    source: Source
+    data_sha256: str
+    splits: Splits
+    model: ModelIdentity
+    hash: str
+    action: Action
+    reason: str
+    finished: Path | None
+    fresh: bool
+    warnings: tuple[str, ...]
+
+
+def check_config(loaded: LoadedConfig) -> tuple[ExperimentConfig, tuple[str, ...]]:
+    """The configuration with its strategy's full name, and what to warn of; no data and no model is touched.
+
+    Raises InputError where the strategy is unknown or makes no sense with this configuration."""
+    asked = loaded.config.proxy_strategy
+    try:
+        name = canonical_name(asked)
+    except InputError as error:
+        raise _placed(error, loaded) from None
+    config = loaded.config.model_copy(update={"proxy_strategy": name})
+    warnings = list(loaded.warnings)
+    try:
+        strategy = strategy_class(name)
+    except InputError as error:
+        return config, (*warnings, str(error.problems[0].what))
+    check = strategy.check(loaded.config)
+    if check.errors:
+        where = f"{loaded.path}, proxy_strategy"
+        problems = [Problem(what, where=where) for what in check.errors]
+        raise InputError(problems[0].what, where=where, also=tuple(problems[1:]))
+    return config, (*warnings, *check.warnings)
+
+
+def plan_run(
+    folder: ExperimentFolder,
+    loaded: LoadedConfig,
+    *,
+    fresh: bool = False,
+    dont_overwrite: bool = False,
+    progress: Progress | None = None,
+) -> RunPlan:
+    """Read the data, name the model, compute the run's hash and look what lies in its folder.
+
+    Raises InputError for anything in configuration, data or model name that can't be used."""
+    config, warnings = check_config(loaded)
+    try:
+        strategy = strategy_class(config.proxy_strategy)
+    except InputError as error:
+        raise _placed(error, loaded) from None
+    source = load_rows(config.dataset_url, folder=loaded.folder, progress=progress)
+    extra = load_extra(config, folder=loaded.folder, progress=progress)
+    splits = build_splits(source.rows, config, extra=extra)
+    options = config.finetune_config
+    model = identify(options.model, revision=options.revision, relative_to=loaded.folder)
+    data = data_sha256(source.sha256, extra)
+    _check_training_data(strategy, config, splits)
+    run_hash = config_hash(
+        config,
+        data_sha256=data,
+        model_identity=model.fingerprint,
+        strategy=strategy.name,
+        reads=strategy.reads,
+    )
+    action, reason, finished = decide(folder, config, run_hash, fresh=fresh, dont_overwrite=dont_overwrite)
+    return RunPlan(
+        folder=folder,
+        loaded=loaded,
+        config=config,
+        strategy=strategy,
+        source=source,
+        data_sha256=data,
+        splits=splits,
+        model=model,
+        hash=run_hash,
+        action=action,
+        reason=reason,
+        finished=finished,
+        fresh=fresh,
+        warnings=(*warnings, *splits.notes),
+    )
+
+
+def _placed(error: InputError, loaded: LoadedConfig) -> InputError:
+    """The same error, with the file and line that named the strategy."""
+    first = error.problems[0]
+    origin = loaded.origins.get("proxy_strategy", "default")
+    place = f"{loaded.folder / origin}" if origin.startswith(loaded.path.name) else origin
+    return InputError(first.what, where=f"{place}, proxy_strategy", why=first.why, mend=first.mend)
+
+
+def _check_training_data(strategy: type[Strategy], config: ExperimentConfig, splits: Splits) -> None:
+    for phase in strategy(config).phases():
+        for stream, sets in phase.streams.items():
+            empty = [name for name in sets if not splits.sets[name].train]
+            if len(empty) == len(sets) or "outcome" in empty:
+                raise InputError(
+                    f"{strategy.name} trains on {stream}, and that has no rows",
+                    where=", ".join(f"{name}_percent" for name in empty),
+                    why="the split is empty at this size, share and limit",
+                    mend="raise its percent or max_dataset_size, or choose a strategy that does not use it",
+                )
+
+
+def decide(
+    folder: ExperimentFolder,
+    config: ExperimentConfig,
+    run_hash: str,
+    *,
+    fresh: bool = False,
+    dont_overwrite: bool = False,
+) -> tuple[Action, str, Path | None]:
+    """What the command does in this folder now, one line that says why, and the finished results it goes
+    by."""
+    stored = {path: _read(path) for path in folder.finished()}
+    newest = next(iter(stored), None)
+    same = [
+        path for path, results in stored.items() if results and results.ours and results.ours.hash == run_hash
+    ]
+    if fresh:
+        return Action.RUN, "trained anew, as --fresh asks", None
+    if same:
+        more = f"; older results of the same hash: {', '.join(p.name for p in same[1:])}" if same[1:] else ""
+        return Action.SKIP, f"finished already with this very configuration, in {same[0].name}{more}", same[0]
+    if newest is not None and dont_overwrite:
+        why = _difference(stored[newest], config)
+        return (
+            Action.BLOCKED,
+            f"left alone: {newest.name} holds results of another configuration ({why})",
+            newest,
+        )
+    if any(folder.checkpoint(run_hash).glob("step-*")):
+        return Action.RESUME, "goes on from its last checkpoint", None
+    if newest is not None:
+        why = _difference(stored[newest], config)
+        return Action.RUN, f"trained beside {newest.name}, results of another configuration ({why})", None
+    return Action.RUN, "not trained yet", None
+
+
+def _read(results: Path) -> StoredResults | None:
+    """Results that can't be read are no reason not to train; `report` and `status` name them."""
+    try:
+        return read_results(results)
+    except InputError:
+        return None
+
+
+def _difference(stored: StoredResults | None, config: ExperimentConfig) -> str:
+    found = differences(stored.requested, config) if stored else []
+    named = [f"{key.removeprefix('finetune_config.')} {old!r} → {new!r}" for key, old, new in found[:4]]
+    if len(found) > 4:
+        named.append(f"{len(found) - 4} more")
+    return ", ".join(named) if named else "its data or model has changed"

@@ -1,0 +1,206 @@
+"""Everything a run needs in memory before its first update: model, tokens, questions. Writes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from triggerctl.config.models import FinetuneConfig
+from triggerctl.data.encoding import Encoded, EncodedSet, Encoder, encode_set
+from triggerctl.experiment.results import SetData
+from triggerctl.model.adapters import attach_adapter
+from triggerctl.model.causal import CausalModel
+from triggerctl.model.device import resolve_dtype
+from triggerctl.model.load import ModelFiles, load_checkpoint, load_tokenizer, locate
+from triggerctl.model.memory import ModelShape, peak_bytes, wants_checkpointing
+from triggerctl.model.reference import BaseReference
+from triggerctl.strategies.base import Phase, Strategy
+from triggerctl.training.evaluation import Evaluator
+from triggerctl.training.events import Listener, Progress
+from triggerctl.training.loop import PhaseData
+from triggerctl.training.plan import RunPlan
+from triggerctl.training.verdicts import Judge
+
+TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 32768, "mps": 8192}
+"""Padded tokens of an evaluation batch, by device: fixed, so that a rate never depends on what memory is
+free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run ready to start. `warnings` are for the user; `phases` lines up with `strategy.phases()`."""
+
+    model: CausalModel
+    tokenizer: PreTrainedTokenizerBase
+    encoder: Encoder
+    evaluator: Evaluator
+    strategy: Strategy
+    phases: tuple[PhaseData, ...]
+    sets: dict[str, SetData]
+    files: ModelFiles
+    shape: ModelShape
+    ends: frozenset[int]
+    device: torch.device
+    dtype: torch.dtype
+    checkpointing: bool
+    warnings: tuple[str, ...]
+
+
+def prepare(plan: RunPlan, device: torch.device, listener: Listener) -> Prepared:
+    """Load and encode everything a plan asks for.
+
+    Raises InputError where the model can't be loaded or used as asked."""
+    options = plan.config.finetune_config
+    dtype = resolve_dtype(options, device)
+    files = locate(plan.model, options)
+    tokenizer = load_tokenizer(files, options)
+    encoder = Encoder(tokenizer, max_seq_length=options.max_seq_length, loss_on=options.loss_on)
+    strategy = plan.strategy(plan.config)
+    encoded = _encode_training_sets(plan, strategy.phases(), encoder, listener)
+    network = load_checkpoint(files, options, device, dtype)
+    parameters = sum(weight.numel() for weight in network.parameters())
+    adapter = _wrap(network, options, plan.config.seed)
+    model = CausalModel(network, adapter)
+    shape = model_shape(network, parameters, sum(weight.numel() for weight in model.trainable.values()))
+    checkpointing = _set_checkpointing(network, options, shape, device, dtype)
+    ends = end_tokens(network, tokenizer, encoder)
+    evaluator = Evaluator(
+        plan.splits.evaluation,
+        encoder,
+        Judge(tokenizer, plan.config.nice_responses, ends),
+        nice_response=plan.config.nice_responses[0],
+        pad_id=encoder.pad_id,
+        tokens_per_batch=TOKENS_PER_BATCH[device.type],
+        rows_per_batch=options.per_device_eval_batch_size,
+    )
+    phases = tuple(_phase_data(phase, encoded, model, encoder, listener) for phase in strategy.phases())
+    model.network.train()
+    torch.manual_seed(named_seed(plan.config.seed, "dropout"))
+    return Prepared(
+        model=model,
+        tokenizer=tokenizer,
+        encoder=encoder,
+        evaluator=evaluator,
+        strategy=strategy,
+        phases=phases,
+        sets=_set_data(plan, encoded, evaluator),
+        files=files,
+        shape=shape,
+        ends=ends,
+        device=device,
+        dtype=dtype,
+        checkpointing=checkpointing,
+        warnings=_length_notes(encoded, evaluator, options),
+    )
+
+
+def named_seed(seed: int, name: str) -> int:
+    """A seed of its own for each use of chance, so that switching one thing never moves another."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:7], "big")
+
+
+def end_tokens(
+    network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, encoder: Encoder
+) -> frozenset[int]:
+    """The tokens at which generation stops: the template's, the tokenizer's and the model's own."""
+    own = network.generation_config.eos_token_id if network.generation_config is not None else None
+    listed: Sequence[int | None] = own if isinstance(own, list) else [own]
+    return frozenset(
+        token for token in (*listed, tokenizer.eos_token_id, encoder.end_id) if token is not None
+    )
+
+
+def model_shape(network: PreTrainedModel, parameters: int, trainable: int) -> ModelShape:
+    """A model's shape from its configuration; names as transformers unifies them."""
+    config = network.config.get_text_config()
+    return ModelShape(parameters, trainable, config.num_hidden_layers, config.hidden_size, config.vocab_size)
+
+
+def _wrap(network: PreTrainedModel, options: FinetuneConfig, seed: int) -> PeftModel | None:
+    if options.is_peft:
+        return attach_adapter(network, options, seed=named_seed(seed, "initialisation"))
+    network.requires_grad_(True)
+    return None
+
+
+def _set_checkpointing(
+    network: PreTrainedModel,
+    options: FinetuneConfig,
+    shape: ModelShape,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> bool:
+    estimate = peak_bytes(shape, options, dtype=dtype, checkpointing=False)
+    wanted = wants_checkpointing(options, estimate, device)
+    if wanted:
+        network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return wanted
+
+
+def _encode_training_sets(
+    plan: RunPlan, phases: Sequence[Phase], encoder: Encoder, listener: Listener
+) -> dict[str, EncodedSet]:
+    used = dict.fromkeys(name for phase in phases for sets in phase.streams.values() for name in sets)
+    return {
+        name: encode_set(
+            encoder,
+            name,
+            plan.splits.sets[name].train_examples,
+            nice_responses=plan.config.nice_responses,
+            progress=lambda done, total, name=name: listener(Progress("tokenise", done, total, name)),  # type: ignore[misc]
+        )
+        for name in used
+    }
+
+
+def _phase_data(
+    phase: Phase, encoded: dict[str, EncodedSet], model: CausalModel, encoder: Encoder, listener: Listener
+) -> PhaseData:
+    streams: dict[str, Sequence[Encoded]] = {
+        stream: [row for name in sets for row in encoded[name].rows] for stream, sets in phase.streams.items()
+    }
+    with_base = {term.stream for term in phase.terms if term.needs_base and term.weight != 0}
+    references = {
+        stream: BaseReference(
+            model,
+            streams[stream],
+            pad_id=encoder.pad_id,
+            progress=lambda done, total: listener(Progress("base pass", done, total)),
+        )
+        for stream in streams
+        if stream in with_base
+    }
+    return PhaseData(streams, references)
+
+
+def _set_data(plan: RunPlan, encoded: dict[str, EncodedSet], evaluator: Evaluator) -> dict[str, SetData]:
+    found = {}
+    for name, split in plan.splits.sets.items():
+        trained = encoded.get(name)
+        found[name] = SetData(
+            rows=len(split.examples),
+            triggered=sum(example.triggered for example in split.examples),
+            train=len(trained.rows) if trained else 0,
+            evaluated=len(evaluator.sets[name]),
+            truncated=(trained.truncated if trained else 0) + evaluator.truncated[name],
+            dropped=(len(trained.dropped) if trained else 0) + evaluator.dropped[name],
+        )
+    return found
+
+
+def _length_notes(
+    encoded: dict[str, EncodedSet], evaluator: Evaluator, options: FinetuneConfig
+) -> tuple[str, ...]:
+    notes = [note for rows in encoded.values() for note in rows.notes(options.max_seq_length)]
+    for name, dropped in evaluator.dropped.items():
+        if dropped:
+            notes.append(
+                f"{name}: {dropped} rows can't be evaluated: their prompt alone fills max_seq_length "
+                f"{options.max_seq_length}"
+            )
+    return tuple(notes)
