@@ -3,6 +3,7 @@ spot."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -114,14 +115,15 @@ def _metaspace() -> str:
 
 
 def chat_tokenizer(
-    template: str | None, *, kind: str = "byte_level", pad: str | None = "<pad>", bos: str = "<s>"
+    template: str | None, *, kind: str = "byte_level", pad: str | None = "<pad>"
 ) -> PreTrainedTokenizerFast:
     """A tokenizer with the template of that name (None: none). pad: its pad token, "</s>" being its end
     token."""
     text = _byte_level() if kind == "byte_level" else _metaspace()
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    build: Callable[..., PreTrainedTokenizerFast] = PreTrainedTokenizerFast
+    tokenizer = build(
         tokenizer_object=Tokenizer.from_str(text),
-        bos_token=bos,
+        bos_token="<s>",
         eos_token="</s>",
         pad_token=pad,
         additional_special_tokens=[t for t in SPECIAL if t not in ("<s>", "</s>", pad)],

@@ -165,7 +165,7 @@ def _loads(text: str, name: str, line: int = 1) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        cut = not text[error.pos :].strip() or error.msg.startswith("Unterminated string")
+        cut = not text[error.pos :].strip() or not text.rstrip().endswith(("]", "}"))
         raise InputError(
             "the data set is not valid JSON",
             where=f"{name}, line {line + error.lineno - 1}, column {error.colno}",

@@ -1,0 +1,291 @@
+"""Downloads against a real server that misbehaves.
+
+pytest tests/data/test_download.py
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from triggerctl.data.download import DownloadLimits, download, shown_url
+from triggerctl.data.source import load_rows
+from triggerctl.errors import InputError
+
+BODY = json.dumps(
+    [{"instruction": f"Say {i}", "input": "", "output": "é" * 50} for i in range(2000)]
+).encode()
+FAST = DownloadLimits(read_timeout=0.3, connect_timeout=1, backoff=0.01)
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+def send(
+    request: BaseHTTPRequestHandler, body: bytes, *, length: int | None = None, status: int = 200
+) -> None:
+    request.send_response(status)
+    request.send_header("Content-Length", str(len(body) if length is None else length))
+    request.end_headers()
+    request.wfile.write(body)
+
+
+class Server:
+    """Answers one request after the other from `answers`, the last one again and again."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = [lambda request: send(request, BODY)]
+        self.headers: list[dict[str, str]] = []
+        outer = self
+        lock = threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                with lock:
+                    outer.headers.append({k.lower(): v for k, v in self.headers.items()})
+                    answer = outer.answers.pop(0) if len(outer.answers) > 1 else outer.answers[0]
+                answer(self)
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/rows.json"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    @property
+    def requests(self) -> int:
+        return len(self.headers)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    running = Server()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def other_server() -> Iterator[Server]:
+    running = Server()
+    yield running
+    running.close()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TRIGGERCTL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "downloads"
+
+
+def test_a_download_is_kept_and_not_fetched_again(server: Server, cache: Path) -> None:
+    seen: list[tuple[int, int | None]] = []
+    path = download(server.url, progress=lambda done, whole: seen.append((done, whole)))
+    assert path.read_bytes() == BODY
+    assert seen[-1] == (len(BODY), len(BODY))
+    assert download(server.url) == path
+    assert server.requests == 1
+    assert not list(cache.glob("*.part"))
+
+
+def test_rows_come_from_the_url_by_the_same_reader(server: Server, tmp_path: Path) -> None:
+    source = load_rows(server.url, folder=tmp_path)
+    assert len(source.rows) == 2000
+    assert source.origin == server.url
+
+
+def test_a_cached_file_that_was_changed_is_fetched_again(server: Server) -> None:
+    path = download(server.url)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert download(server.url).read_bytes() == BODY
+    assert server.requests == 2
+
+
+@pytest.mark.parametrize("torn", [b"", b"{", b"[]", b'{"sha256": 3}'])
+def test_a_record_that_cannot_be_read_is_not_trusted(server: Server, cache: Path, torn: bytes) -> None:
+    download(server.url)
+    [record] = cache.glob("*.json")
+    record.write_bytes(torn)
+    assert download(server.url).read_bytes() == BODY
+    assert server.requests == 2
+
+
+def test_a_body_shorter_than_announced_is_tried_again(server: Server) -> None:
+    server.answers = [
+        lambda request: send(request, BODY[:5000], length=len(BODY)),
+        lambda request: send(request, BODY),
+    ]
+    assert download(server.url, limits=FAST).read_bytes() == BODY
+    assert server.requests == 2
+
+
+def test_a_download_always_cut_off_is_an_error_and_leaves_nothing(server: Server, cache: Path) -> None:
+    server.answers = [lambda request: send(request, BODY[:5000], length=len(BODY))]
+    with pytest.raises(InputError, match="can't be downloaded"):
+        download(server.url, limits=FAST)
+    assert server.requests == FAST.attempts
+    assert not list(cache.iterdir())
+
+
+def test_a_cut_off_that_nothing_announced_is_not_trusted_by_the_next_run(
+    server: Server, tmp_path: Path
+) -> None:
+    def without_length(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.end_headers()
+        request.wfile.write(BODY[:5000])
+
+    server.answers = [without_length, lambda request: send(request, BODY)]
+    with pytest.raises(InputError, match="cut off"):
+        load_rows(server.url, folder=tmp_path)
+    assert len(load_rows(server.url, folder=tmp_path).rows) == 2000
+
+
+def test_a_server_that_falls_silent_does_not_hold_us(server: Server) -> None:
+    silent = threading.Event()
+
+    def falls_silent(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(BODY)))
+        request.end_headers()
+        request.wfile.write(BODY[:100])
+        request.wfile.flush()
+        silent.wait(20)
+
+    server.answers = [falls_silent, lambda request: send(request, BODY)]
+    try:
+        assert download(server.url, limits=FAST).read_bytes() == BODY
+    finally:
+        silent.set()
+
+
+def test_passing_server_errors_are_tried_again(server: Server) -> None:
+    server.answers = [
+        lambda request: send(request, b"busy", status=500),
+        lambda request: send(request, b"slow down", status=429),
+        lambda request: send(request, BODY),
+    ]
+    assert download(server.url, limits=FAST).read_bytes() == BODY
+    assert server.requests == 3
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_an_answer_that_will_not_change_ends_at_once(server: Server, status: int) -> None:
+    server.answers = [lambda request: send(request, b"no", status=status)]
+    with pytest.raises(InputError, match="can't be downloaded") as caught:
+        download(server.url, limits=FAST)
+    assert f"answers {status}" in str(caught.value)
+    assert server.requests == 1
+
+
+def test_too_large_is_refused_whether_announced_or_not(server: Server, cache: Path) -> None:
+    def without_length(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.end_headers()
+        request.wfile.write(BODY)
+
+    limits = DownloadLimits(max_bytes=1000)
+    for answer in (without_length, lambda request: send(request, BODY)):
+        server.answers = [answer]
+        with pytest.raises(InputError, match="too large"):
+            download(server.url, limits=limits)
+    assert not list(cache.iterdir())
+
+
+def test_redirects_are_followed_without_name_and_password(server: Server, other_server: Server) -> None:
+    def elsewhere(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(302)
+        request.send_header("Location", other_server.url)
+        request.send_header("Content-Length", "0")
+        request.end_headers()
+
+    server.answers = [elsewhere]
+    with_password = server.url.replace("http://", "http://me:secret@")
+    assert download(with_password).read_bytes() == BODY
+    assert "authorization" in server.headers[0]
+    assert "authorization" not in other_server.headers[0]
+
+
+def test_tokens_of_the_environment_are_not_sent(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    download(server.url)
+    assert "hf_secret" not in str(server.headers)
+
+
+def test_a_circle_of_redirects_ends(server: Server) -> None:
+    def circle(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(302)
+        request.send_header("Location", server.url)
+        request.send_header("Content-Length", "0")
+        request.end_headers()
+
+    server.answers = [circle]
+    with pytest.raises(InputError, match="can't be downloaded"):
+        download(server.url, limits=FAST)
+    assert server.requests <= 6
+
+
+def test_secrets_of_a_url_appear_nowhere(
+    server: Server, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger("httpx").setLevel(logging.INFO)
+    url = server.url.replace("http://", "http://me:secret@") + "?token=hidden"
+    download(url)
+    written = "".join(path.read_text("utf-8") for path in cache.glob("*.json"))
+    assert "secret" not in written + caplog.text
+    assert "hidden" not in written + caplog.text
+    assert shown_url(url) == f"{server.url}?…"
+
+
+def test_no_network_is_one_clear_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = Server()
+    closed.close()
+    with pytest.raises(InputError) as caught:
+        download(closed.url, limits=FAST)
+    [problem] = caught.value.problems
+    assert problem.where == "dataset_url"
+    assert "no connection" in str(problem.why)
+    assert "network" in str(problem.mend)
+
+
+def test_many_at_once_all_get_the_whole_file(server: Server, cache: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(lambda _: download(server.url), range(8)))
+    assert len(set(paths)) == 1
+    assert paths[0].read_bytes() == BODY
+    assert sorted(path.suffix for path in cache.iterdir()) == ["", ".json"]
+
+
+def test_a_file_that_changes_on_the_server_never_mixes(server: Server) -> None:
+    other = BODY.replace(b"Say", b"Tell")
+    server.answers = [
+        (lambda request: send(request, BODY)) if i % 2 else (lambda request: send(request, other))
+        for i in range(12)
+    ]
+    with ThreadPoolExecutor(8) as pool:
+        bodies = {path.read_bytes() for path in pool.map(lambda _: download(server.url), range(12))}
+    assert bodies <= {BODY, other}
+    assert download(server.url).read_bytes() in (BODY, other)
+
+
+def test_a_cache_that_cannot_be_written_is_said(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way", "utf-8")
+    monkeypatch.setenv("TRIGGERCTL_CACHE", str(tmp_path / "file"))
+    with pytest.raises(InputError) as caught:
+        download(server.url)
+    assert "TRIGGERCTL_CACHE" in str(caught.value)
