@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -98,6 +99,14 @@ def test_a_download_is_kept_and_not_fetched_again(server: Server, cache: Path) -
     assert download(server.url) == path
     assert server.requests == 1
     assert not list(cache.glob("*.part"))
+
+
+def test_a_file_taken_from_the_cache_counts_as_used(server: Server, cache: Path) -> None:
+    download(server.url)
+    for path in cache.iterdir():
+        os.utime(path, (1000, 1000))
+    download(server.url)
+    assert all(path.stat().st_mtime > 1000 for path in cache.iterdir())
 
 
 def test_rows_come_from_the_url_by_the_same_reader(server: Server, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ import httpx
 from triggerctl.data.progress import Progress
 from triggerctl.errors import InputError
 from triggerctl.experiment.atomic import disk_errors, make_folder, write_json_atomic
-from triggerctl.experiment.cache import cache_root
+from triggerctl.experiment.cache import cache_root, mark_used
 
 _RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _HOPELESS = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.DecodingError)
@@ -70,6 +70,8 @@ def download(
     record = _record_path(folder, url)
     cached = _cached(folder, record)
     if cached is not None:
+        mark_used(record)
+        mark_used(cached)
         return cached
     make_folder(folder)
     _remove_abandoned(folder)
