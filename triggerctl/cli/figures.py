@@ -1,0 +1,23 @@
+"""The figures of a run, as the engine asks for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from triggerctl.config.models import ExperimentConfig
+    from triggerctl.experiment.results import TriggerctlResults
+    from triggerctl.training.outcome import Figures
+
+
+def figures_of(config: ExperimentConfig) -> Figures:
+    """What draws the figures of a run with this configuration."""
+
+    def draw(folder: Path, results: TriggerctlResults, train_losses: list[float]) -> str | None:
+        from triggerctl.report.run_figures import write_run_figures
+
+        wanted = {name: extra.nice for name, extra in config.extra_evaluation.items()}
+        return write_run_figures(results, folder, train_losses=train_losses, extra_wanted=wanted).note
+
+    return draw

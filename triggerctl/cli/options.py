@@ -1,0 +1,92 @@
+"""Arguments and options that several commands share, and how their words become values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from triggerctl.errors import InputError
+
+if TYPE_CHECKING:
+    from triggerctl.config.overrides import Override
+
+Experiment = Annotated[
+    str, typer.Argument(metavar="EXPERIMENT", help="A folder under the root, or a path to one.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Set a key of config.json for this once; may be repeated."
+    ),
+]
+Seed = Annotated[str | None, typer.Option("--seed", metavar="N", help="Instead of the config's seed.")]
+Strategy = Annotated[
+    str | None, typer.Option("--strategy", metavar="NAME", help="Instead of the config's proxy_strategy.")
+]
+Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, metavar="N", help="CPU threads of a run.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+DontOverwrite = Annotated[
+    bool,
+    typer.Option(
+        "--dont-overwrite", help="Where results of other settings lie, leave them alone and train nothing."
+    ),
+]
+
+COMMAND_LINE = "command line"
+
+
+@dataclass(frozen=True, slots=True)
+class Globals:
+    """The options that stand before the command. `root`: where experiments lie, as given, None for the
+    default."""
+
+    root: Path | None
+    debug: bool
+
+    def suggest(self, command: str, *words: str) -> list[str]:
+        """A command that the user may type next, for the same root."""
+        return ["triggerctl", command, *words, *(["--root", str(self.root)] if self.root is not None else [])]
+
+
+def overrides(
+    settings: Sequence[str] | None, *, seed: str | None = None, strategy: str | None = None
+) -> tuple[Override, ...]:
+    """What the command line sets, in the order given; --seed and --strategy win over --set.
+
+    Raises InputError for a key that is unknown or a value of the wrong type."""
+    from triggerctl.config.overrides import Override, parse_override
+
+    made = [parse_override(setting, origin=COMMAND_LINE) for setting in settings or ()]
+    if seed is not None:
+        made.append(Override(("seed",), _seed(seed, "--seed"), COMMAND_LINE, f"--seed {seed}"))
+    if strategy is not None:
+        made.append(Override(("proxy_strategy",), strategy, COMMAND_LINE, f"--strategy {strategy}"))
+    return tuple(made)
+
+
+def words(given: Sequence[str] | None) -> list[str]:
+    """A repeated option's values with commas taken apart, each once, in the order given."""
+    parts = [part.strip() for word in given or () for part in word.split(",")]
+    return list(dict.fromkeys(part for part in parts if part))
+
+
+def seeds(given: Sequence[str] | None) -> list[int]:
+    """The seeds of ``--seeds 1 5 42`` or ``--seeds 1,5,42``. Raises InputError for what is no whole
+    number."""
+    return list(dict.fromkeys(_seed(word, "--seeds") for word in words(given)))
+
+
+def _seed(word: str, option: str) -> int:
+    if not (word.isascii() and word.isdecimal()) or int(word) >= 2**63:
+        raise InputError(
+            f"{word!r} is not a seed",
+            where=option,
+            why="a seed is a whole number from 0",
+            mend=f"{option} 1 5 42" if option == "--seeds" else f"{option} 1",
+        )
+    return int(word)

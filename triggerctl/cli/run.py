@@ -1,0 +1,102 @@
+"""``triggerctl run``: train one run and show what came of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from triggerctl.cli.options import (
+    Device,
+    DontOverwrite,
+    Experiment,
+    Globals,
+    Seed,
+    Settings,
+    Strategy,
+    Threads,
+    overrides,
+)
+
+if TYPE_CHECKING:
+    from triggerctl.training.plan import RunPlan
+
+
+def command(
+    ctx: typer.Context,
+    experiment: Experiment,
+    seed: Seed = None,
+    strategy: Strategy = None,
+    settings: Settings = None,
+    dont_overwrite: DontOverwrite = False,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Train even where the same results lie, into a new results folder."),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and end.")] = False,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> int:
+    """Train one run, evaluate it before, between and after, and show what it learnt and where it leaked.
+
+    The same command again trains nothing that is done and goes on where it was interrupted. Results are never
+    replaced.
+
+    Example:
+        $ triggerctl run demo --strategy kl --set beta_kl=1 epochs=4
+        …
+        set                epoch   loss  rate  of rows   95 % interval  false positives
+        outcome                0  3.214  0.00     0/96    0.00 to 0.04       0.00  0/96
+                               4  0.402  0.98    94/96    0.93 to 0.99       0.00  0/96
+    """
+    from triggerctl import console
+    from triggerctl.cli.live import LiveRun, download_listener
+    from triggerctl.config.load import load_config
+    from triggerctl.experiment.layout import experiments_root, find_experiment
+    from triggerctl.training.plan import Action, plan_run
+
+    globals_: Globals = ctx.obj
+    changes = overrides(settings, seed=seed, strategy=strategy)
+    folder = find_experiment(experiment, experiments_root(globals_.root))
+    loaded = load_config(folder.config, overrides=changes)
+    with LiveRun(console.out) as live:
+        plan = plan_run(
+            folder, loaded, fresh=fresh, dont_overwrite=dont_overwrite, progress=download_listener(live)
+        )
+    if dry_run or plan.action in (Action.SKIP, Action.BLOCKED):
+        for text in plan.warnings:
+            console.warn(text)
+        console.say("would" if dry_run else "done", plan.reason)
+        again = globals_.suggest("report" if plan.action is Action.SKIP else "run", experiment)
+        console.next_step(again)
+        return 0
+    _train(plan, device=device, threads=threads)
+    console.next_step(
+        globals_.suggest("report", experiment),
+        globals_.suggest("sweep", experiment, "--seeds", "1", "5", "42", "--strategies", "naive,kl"),
+    )
+    return 0
+
+
+def _train(plan: RunPlan, *, device: str, threads: int | None) -> None:
+    from triggerctl import console
+    from triggerctl.cli import run_result
+    from triggerctl.cli.figures import figures_of
+    from triggerctl.cli.live import LiveRun
+    from triggerctl.cli.signals import stop_on_signals
+    from triggerctl.experiment.jsonl import read_lines
+    from triggerctl.experiment.results import read_results
+    from triggerctl.training.run import execute
+
+    with LiveRun(console.out) as live, stop_on_signals() as stop:
+        folder = execute(
+            plan,
+            listener=live,
+            stop=stop,
+            figures=figures_of(plan.config),
+            device=device,
+            threads=threads,
+        )
+    results = read_results(folder).ours
+    assert results is not None
+    run_result.show(console.out, results, read_lines(folder / "examples.jsonl"), folder)

@@ -1,0 +1,52 @@
+"""What a sweep was: its command line, its grid, every cell with its folder, hash and outcome, in one file
+that is written anew at each change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from triggerctl.experiment.atomic import disk_errors, make_folder, write_json_atomic
+
+
+def new_record(folder: Path, now: datetime) -> Path:
+    """Take a name for a sweep that starts now, `_2` and on where it is taken. Raises InputError if the
+    folder can't be written."""
+    make_folder(folder)
+    stem = now.strftime("%Y%m%d_%H%M%S")
+    number = 1
+    while True:
+        path = folder / f"{stem}{'' if number == 1 else f'_{number}'}.json"
+        with disk_errors(path):
+            try:
+                path.open("x").close()
+            except FileExistsError:
+                number += 1
+                continue
+        return path
+
+
+def write_record(
+    path: Path,
+    *,
+    command: Sequence[str],
+    seeds: Sequence[int],
+    strategies: Sequence[str],
+    started: datetime,
+    finished: datetime | None,
+    cells: Sequence[dict[str, Any]],
+) -> None:
+    """Write the record. `finished` is None while the sweep goes on; each cell says folder, strategy, seed,
+    hash, outcome (null: still to come), reason, results and seconds."""
+    write_json_atomic(
+        path,
+        {
+            "command": list(command),
+            "grid": {"seeds": list(seeds), "strategies": list(strategies)},
+            "started": started.isoformat(),
+            "finished": finished.isoformat() if finished is not None else None,
+            "cells": list(cells),
+        },
+    )
