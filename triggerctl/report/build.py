@@ -1,0 +1,154 @@
+"""`triggerctl report`: from experiment folders to everything a report consists of, on disk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import plotly.graph_objects as go
+
+from triggerctl.errors import InputError
+from triggerctl.experiment.atomic import make_folder, write_text_atomic
+from triggerctl.report.checks import check
+from triggerctl.report.collect import Collection, collect
+from triggerctl.report.environment import read_environment
+from triggerctl.report.figures import curves_figure, rates_figure
+from triggerctl.report.findings import Finding, by_severity
+from triggerctl.report.headline import baseline_of, headline
+from triggerctl.report.images import write_images
+from triggerctl.report.page import render_page
+from triggerctl.report.rows import Group, leak_set_of
+from triggerctl.report.samples import read_samples
+from triggerctl.report.styles import styles
+from triggerctl.report.summary import ReportSummary, summarise, to_csv, to_json, to_markdown
+from triggerctl.report.trade_off import trade_off_figure
+
+FORMATS = frozenset({"html", "md", "csv", "json", "png", "svg"})
+DEFAULT_FORMATS = FORMATS - {"svg"}
+
+
+@dataclass(frozen=True, slots=True)
+class ReportResult:
+    """What was written, the page first where there is one. `summary` holds headline, warnings, groups and
+    runs as summary.json has them; `groups` the same as objects; `note`: one line for the user when images
+    could not be drawn."""
+
+    paths: tuple[Path, ...]
+    summary: ReportSummary
+    groups: tuple[Group, ...]
+    note: str | None
+
+    @property
+    def headline(self) -> str:
+        return self.summary.headline
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        return self.summary.warnings
+
+
+def build_report(
+    folders: Sequence[Path],
+    output: Path,
+    *,
+    formats: frozenset[str] = DEFAULT_FORMATS,
+    baseline: str | None = None,
+) -> ReportResult:
+    """Write the report on the experiments in `folders` into `output`, replacing an older one.
+
+    `baseline`: what strategies are compared with, by name, alias or label; None: naive where it was run.
+    Raises InputError for an unknown format or baseline, and where no run has finished.
+    """
+    unknown = sorted(formats - FORMATS)
+    if unknown:
+        raise InputError(
+            f"there is no report format {unknown[0]!r}", mend="choose among " + ", ".join(sorted(FORMATS))
+        )
+    collection = collect(folders)
+    groups = collection.groups
+    if not groups:
+        raise _nothing_finished(folders, collection)
+    compared = baseline_of(groups, baseline)
+    groups = _baseline_first(groups, compared)
+    sentence = headline(groups, baseline)
+    warnings = by_severity([*collection.findings, *check(groups)])
+    summary = summarise(groups, headline=sentence, warnings=warnings, baseline=compared)
+    title = "triggerctl report: " + ", ".join(dict.fromkeys(group.experiment for group in groups))
+    figures = report_figures(groups, compared)
+
+    make_folder(output)
+    images = {
+        output / "figures" / f"{name}.{kind}": figure
+        for kind in ("png", "svg")
+        if kind in formats
+        for name, figure in figures.items()
+    }
+    note = write_images(images)
+    drawn = () if note else tuple(images)
+    shown = [
+        path.relative_to(output).as_posix()
+        for path in drawn
+        if path.suffix == (".png" if "png" in formats else ".svg")
+    ]
+    texts: dict[str, str] = {}
+    if "html" in formats:
+        texts["index.html"] = render_page(
+            groups,
+            title=title,
+            headline=sentence,
+            warnings=warnings,
+            figures=figures,
+            samples=read_samples(groups),
+            environment=read_environment(collection.runs),
+        )
+    if "md" in formats:
+        texts["report.md"] = to_markdown(
+            groups, title=title, headline=sentence, warnings=warnings, images=shown
+        )
+    if "csv" in formats:
+        texts["summary.csv"] = to_csv(groups)
+    if "json" in formats:
+        texts["summary.json"] = to_json(summary)
+    for name, text in texts.items():
+        write_text_atomic(output / name, text)
+    return ReportResult((*(output / name for name in texts), *drawn), summary, groups, note)
+
+
+def report_figures(groups: Sequence[Group], baseline: Group | None) -> dict[str, go.Figure]:
+    """Every figure of a report by its file's name, in the order they are shown; of several experiments each
+    has its own, for their rates don't compare."""
+    experiments = list(dict.fromkeys(group.experiment for group in groups))
+    figures: dict[str, go.Figure] = {}
+    for experiment in experiments:
+        own = [group for group in groups if group.experiment == experiment]
+        suffix = f"_{re.sub(r'[^A-Za-z0-9-]+', '_', experiment).strip('_')}" if len(experiments) > 1 else ""
+        looks = styles(own, baseline.strategy if baseline is not None else None)
+        drawn = {"rates": rates_figure(own, looks)}
+        leak_set = leak_set_of(own)
+        if leak_set is not None:
+            drawn["trade_off"] = trade_off_figure(own, looks, leak_set)
+        drawn["learning_curves"] = curves_figure(own, looks)
+        figures |= {name + suffix: figure for name, figure in drawn.items()}
+    return figures
+
+
+def _baseline_first(groups: Sequence[Group], baseline: Group | None) -> tuple[Group, ...]:
+    """Within each experiment the baseline's strategy stands first; the order is kept else."""
+    if baseline is None:
+        return tuple(groups)
+    experiments = list(dict.fromkeys(group.experiment for group in groups))
+    return tuple(
+        sorted(groups, key=lambda g: (experiments.index(g.experiment), g.strategy != baseline.strategy))
+    )
+
+
+def _nothing_finished(folders: Sequence[Path], collection: Collection) -> InputError:
+    names = ", ".join(folder.name for folder in folders)
+    first = folders[0].name if folders else "EXPERIMENT"
+    return InputError(
+        f"there is nothing to report on: no run of {names} has finished results that can be read",
+        why=" ".join(finding.text for finding in collection.findings) or None,
+        mend=f"run it first: `triggerctl run {first}`; `triggerctl status {first}` says where it stands",
+    )

@@ -1,0 +1,229 @@
+"""From experiment folders to rows and groups: every run's newest finished results, ours or the study's, and
+runs that differ in nothing but their seed gathered together."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from triggerctl import strategies
+from triggerctl.errors import InputError
+from triggerctl.experiment.fingerprint import STRATEGY_KEYS, differences
+from triggerctl.experiment.layout import ExperimentFolder, walk_runs
+from triggerctl.experiment.results import (
+    Count,
+    SetEvaluation,
+    StoredResults,
+    TriggerctlResults,
+    read_results,
+)
+from triggerctl.experiment.state import run_status
+from triggerctl.report.findings import Finding
+from triggerctl.report.groups import grouped
+from triggerctl.report.rows import CurvePoint, Group, RunRow, SetResult
+from triggerctl.report.sets import rate_of
+
+_NOT_SETTINGS = frozenset(
+    {"seed", "proxy_strategy", "dataset_url", "finetune_config.model", "finetune_config.revision"}
+)
+"""Keys that a row shows on their own; data and model go by what they are, not by how they are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """All finished runs of the experiments, in groups. `findings`: results that can't be read, runs that are
+    not finished, results that newer ones replace. `examined`: how many results files were found."""
+
+    groups: tuple[Group, ...]
+    findings: tuple[Finding, ...]
+    examined: int
+
+    @property
+    def runs(self) -> tuple[RunRow, ...]:
+        return tuple(run for group in self.groups for run in group.runs)
+
+
+def collect(folders: Sequence[Path]) -> Collection:
+    """Read all runs of the experiments in `folders`; what can't be read is named in a finding and left
+    out."""
+    rows: list[RunRow] = []
+    findings: list[Finding] = []
+    pending: Counter[tuple[str, str]] = Counter()
+    examined = 0
+    for name, folder in _names(folders).items():
+        experiment = ExperimentFolder(folder)
+        for run in walk_runs(experiment):
+            finished = run.finished()
+            examined += len(finished)
+            if not finished:
+                pending[name, _status_words(run.path)] += 1
+            for results in finished:
+                try:
+                    rows.append(_row(name, experiment, read_results(results)))
+                except InputError as error:
+                    where = f"{name}/{_relative(results, experiment)}/results.json"
+                    text = f"{where} can't be read and is left out: {error.problems[0].why}."
+                    findings.append(Finding(kind="unreadable", text=text, runs=(where,)))
+    for (name, words), count in pending.items():
+        runs = "1 run has" if count == 1 else f"{count} runs have"
+        findings.append(Finding(kind="unfinished", text=f"{name}: {runs} no finished results ({words})."))
+    kept, replaced = _newest(rows)
+    findings += replaced
+    return Collection(grouped(kept), tuple(findings), examined)
+
+
+def _names(folders: Sequence[Path]) -> dict[str, Path]:
+    """A name for each experiment: its folder's, its whole path where two are alike; each folder once."""
+    unique = list(dict.fromkeys(folder.absolute() for folder in folders))
+    taken = Counter(folder.name for folder in unique)
+    return {folder.name if taken[folder.name] == 1 else str(folder): folder for folder in unique}
+
+
+def _row(name: str, experiment: ExperimentFolder, stored: StoredResults) -> RunRow:
+    ours, config = stored.ours, stored.experiment_config
+    strategy = _full_name(stored.strategy)
+    finetune = config.get("finetune_config") or {}
+    sets, curve = _measured(ours) if ours is not None else _published(stored)
+    extra = config.get("extra_evaluation") or {}
+    folder = stored.path.parent
+    return RunRow(
+        experiment=name,
+        strategy=strategy,
+        seed=stored.seed,
+        folder=folder,
+        results=_relative(folder, experiment),
+        hash=ours.hash if ours is not None else None,
+        data=ours.data_sha256 if ours is not None else str(config.get("dataset_url")),
+        model=_model_name(ours, finetune),
+        sets=sets,
+        curve=curve,
+        train_losses=stored.train_losses,
+        warnings=tuple(ours.warnings) if ours is not None else (),
+        counted=ours is not None,
+        proxy_triggers=stored.proxy_triggers,
+        nice_responses=tuple(config.get("nice_responses") or ()),
+        extra_wanted={name: bool(given.get("nice")) for name, given in extra.items()},
+        resolved=dict(ours.resolved) if ours is not None else {},
+        settings=_settings(stored, strategy),
+    )
+
+
+def _measured(ours: TriggerctlResults) -> tuple[dict[str, SetResult], tuple[CurvePoint, ...]]:
+    """Sets and curve of results of ours."""
+    moments = [moment for moment in ours.evaluations if moment.phase == "main" or moment.final]
+    first, final = moments[0], ours.final
+    sets = {}
+    for name, part in final.sets.items():
+        before = first.sets.get(name)
+        sets[name] = SetResult(
+            rate=rate_of(part),
+            count=_bare(part.triggered),
+            false_positives=_bare(part.untriggered),
+            loss=part.loss,
+            loss_expected=part.loss_tokens > 0,
+            rate_before=rate_of(before),
+            false_positives_before=_bare(before.untriggered) if before is not None else None,
+            loss_before=before.loss if before is not None else None,
+        )
+    return sets, tuple(_point(moment.epoch, moment.sets) for moment in moments)
+
+
+def _point(epoch: float, sets: Mapping[str, SetEvaluation]) -> CurvePoint:
+    rates = {name: rate for name, part in sets.items() if (rate := rate_of(part)) is not None}
+    losses = {name: part.loss for name, part in sets.items() if part.loss is not None}
+    return CurvePoint(epoch=epoch, rates=rates, losses=losses)
+
+
+def _published(stored: StoredResults) -> tuple[dict[str, SetResult], tuple[CurvePoint, ...]]:
+    """Sets and curve of a file of the study: rates without counts, one evaluation an epoch from epoch 0."""
+    sets = {}
+    points: defaultdict[int, CurvePoint] = defaultdict(lambda: CurvePoint(epoch=0.0, rates={}, losses={}))
+    for name, series in stored.sets.items():
+        if not series.rates:
+            continue
+        sets[name] = SetResult(
+            rate=series.rates[-1],
+            loss=series.losses[-1],
+            loss_expected=True,
+            rate_before=series.rates[0],
+            loss_before=series.losses[0],
+        )
+        for epoch, (rate, loss) in enumerate(zip(series.rates, series.losses, strict=True)):
+            old = points[epoch]
+            points[epoch] = CurvePoint(
+                epoch=float(epoch),
+                rates=old.rates if rate is None else {**old.rates, name: rate},
+                losses=old.losses if loss is None else {**old.losses, name: loss},
+            )
+    return sets, tuple(points[epoch] for epoch in sorted(points))
+
+
+def _bare(count: Count | None) -> Count | None:
+    return Count(n=count.n, k=count.k) if count is not None else None
+
+
+def _settings(stored: StoredResults, strategy: str) -> dict[str, Any]:
+    """What was asked for and is not the default, dotted key → value, without the options of other
+    strategies."""
+    left_out = set(_NOT_SETTINGS)
+    if stored.ours is None:
+        # The study wrote the triggers it had drawn with the seed where we keep what was asked for.
+        left_out.add("proxy_triggers")
+    left_out.update(f"finetune_config.{key}" for key in STRATEGY_KEYS - _reads(strategy))
+    return {key: value for key, value, _ in differences(stored.requested, {}) if key not in left_out}
+
+
+def _reads(strategy: str) -> frozenset[str]:
+    """The keys a strategy reads; of one this version can't train, all might count."""
+    return strategies.strategy_class(strategy).reads if strategy in strategies.names() else STRATEGY_KEYS
+
+
+def _full_name(name: str) -> str:
+    try:
+        return strategies.canonical_name(name)
+    except InputError:
+        # A plug-in's strategy whose package is not installed here: its results stay readable.
+        return name
+
+
+def _model_name(ours: TriggerctlResults | None, finetune: Mapping[str, Any]) -> str:
+    name = str(finetune.get("model") or "unknown")
+    identity = ours.model.get("identity") if ours is not None else None
+    return f"{name} ({identity})" if identity and identity != name else name
+
+
+def _newest(rows: Sequence[RunRow]) -> tuple[list[RunRow], list[Finding]]:
+    """Of results of one run (equal but for the time) the newest, the others named."""
+    same: defaultdict[tuple[str, str, str, int, str], list[RunRow]] = defaultdict(list)
+    for row in rows:
+        same[row.experiment, row.group_key, row.strategy, row.seed, row.data].append(row)
+    kept: list[RunRow] = []
+    replaced: defaultdict[str, list[str]] = defaultdict(list)
+    for found in same.values():
+        *older, newest = sorted(found, key=lambda row: row.folder.name)
+        kept.append(newest.model_copy(update={"older": tuple(row.results for row in older)}))
+        replaced[newest.experiment] += [row.results for row in older]
+    findings = [
+        Finding(
+            kind="older_results",
+            text=f"{name}: where a run has several finished results the newest count; left out: "
+            f"{', '.join(older)}.",
+        )
+        for name, older in replaced.items()
+        if older
+    ]
+    return kept, findings
+
+
+def _status_words(folder: Path) -> str:
+    try:
+        return run_status(folder)[1]
+    except InputError:
+        return "state.json is damaged"
+
+
+def _relative(path: Path, experiment: ExperimentFolder) -> str:
+    return path.relative_to(experiment.path).as_posix()

@@ -1,0 +1,110 @@
+"""Which runs belong together, and what a group of them is called."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from triggerctl import strategies
+from triggerctl.experiment.fingerprint import differences
+from triggerctl.report.rows import Group, RunRow
+
+LONGEST_VALUE = 40
+SIGNS = {
+    "beta_kl": "β",
+    "beta_representation": "β",
+    "beta": "β",
+    "lambda_proxy": "λp",
+    "neg_lambda_proxy": "λn",
+    "lambda_1": "λ₁",
+    "lambda_dpo": "λ",
+    "steering_alpha": "α",
+    "safe_lora_threshold": "τ",
+    "learning_rate": "lr",
+}
+"""What formulas call a setting; figures have no room for more."""
+
+
+def grouped(rows: Sequence[RunRow]) -> tuple[Group, ...]:
+    """Rows of one experiment, strategy, data and model that differ in nothing but the seed form a group;
+    groups by experiment, strategy and their differing values, runs by seed."""
+    together: defaultdict[tuple[str, str, str, str, str], list[RunRow]] = defaultdict(list)
+    for row in rows:
+        together[row.experiment, row.strategy, row.group_key, row.data, row.model].append(row)
+    several = len({row.experiment for row in rows}) > 1
+    siblings: defaultdict[tuple[str, str], list[list[RunRow]]] = defaultdict(list)
+    for key, found in together.items():
+        siblings[key[0], key[1]].append(found)
+    groups = []
+    for (experiment, strategy), members in siblings.items():
+        differing = differing_keys(found[0] for found in members)
+        for found in members:
+            parameters = {key: _value(found[0], key) for key in differing}
+            bare = {key.rpartition(".")[2]: _spelt(value) for key, value in parameters.items()}
+            words = [f"{key} {value}" for key, value in bare.items()]
+            signs = [f"{SIGNS.get(key, key)} {value}" for key, value in bare.items()]
+            groups.append(
+                Group(
+                    experiment=experiment,
+                    strategy=strategy,
+                    name=short_name(strategy),
+                    detail=", ".join(words),
+                    place=experiment if several else "",
+                    tag=" · ".join([short_name(strategy), *signs]),
+                    parameters=parameters,
+                    runs=tuple(sorted(found, key=lambda row: (row.seed, row.folder.name))),
+                )
+            )
+    return tuple(
+        sorted(groups, key=lambda group: (group.experiment, group.strategy, _order(group.parameters)))
+    )
+
+
+def short_name(strategy: str) -> str:
+    """A strategy's alias where it has a shorter one, such as kl for kl_divergence."""
+    if strategy in strategies.PUBLISHED:
+        aliases: tuple[str, ...] = strategies.PUBLISHED[strategy]
+    elif strategy in strategies.names():
+        aliases = strategies.strategy_class(strategy).aliases
+    else:
+        aliases = ()
+    return next((alias for alias in aliases if len(alias) < len(strategy)), strategy)
+
+
+def differing_keys(rows: Iterable[RunRow]) -> tuple[str, ...]:
+    """The settings, and `data` and `model`, in which the rows are not all alike."""
+    found = list(rows)
+    keys = dict.fromkeys(key for row in found for key in (*row.settings, "model", "data"))
+    return tuple(key for key in keys if len({_spelt(_value(row, key)) for row in found}) > 1)
+
+
+def _value(row: RunRow, key: str) -> Any:
+    """A row's value of a setting; the default where the run left it there."""
+    if key == "data":
+        return row.data[:12]
+    if key == "model":
+        return row.model
+    if key in row.settings:
+        return row.settings[key]
+    return _default(key)
+
+
+def _default(key: str) -> Any:
+    outer, _, inner = key.rpartition(".")
+    # Any value that is not the default brings the default to light.
+    probe = {outer: {inner: "\0"}} if outer else {key: "\0"}
+    return next(default for name, _, default in differences(probe, {}) if name == key)
+
+
+def _spelt(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
+
+
+def _order(parameters: dict[str, Any]) -> tuple[tuple[float, str], ...]:
+    return tuple(
+        (float(value), "") if isinstance(value, int | float) else (float("inf"), _spelt(value))
+        for value in parameters.values()
+    )

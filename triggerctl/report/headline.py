@@ -1,0 +1,147 @@
+"""The report's first sentence: which strategy keeps the habit and leaks least, in words, with its numbers.
+
+Written by rule. Of the groups that learnt the habit the one with the highest separation (habit kept minus
+leak, both means over seeds) is named and set against the baseline on the seeds they share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from triggerctl.errors import InputError
+from triggerctl.report.checks import LEARNT
+from triggerctl.report.rows import HABIT_SETS, Group, leak_set_of
+
+DEFAULT_BASELINE = "naive"
+KEEPS = 0.1
+"""A rate that lies no further than this below the baseline's counts as kept."""
+FULLY = 0.7
+"""A strategy keeps the habit when outcome and collateral both reach this, else part of it."""
+
+
+def baseline_of(groups: Sequence[Group], asked: str | None) -> Group | None:
+    """The group everything is compared with: `asked` by label, strategy or short name, else naive where it
+    was run; of several the one with the most seeds. Raises InputError for a name that no group has."""
+    name = asked or DEFAULT_BASELINE
+    found = [group for group in groups if name in (group.label, group.strategy, group.name)]
+    if not found:
+        if asked is None:
+            return None
+        raise InputError(
+            f"no finished run of the baseline {asked!r}",
+            why="there are: " + ", ".join(dict.fromkeys(group.label for group in groups)),
+            mend="choose one of these, or run that strategy first",
+        )
+    return max(found, key=lambda group: len(group.runs))
+
+
+def headline(groups: Sequence[Group], asked: str | None = None) -> str:
+    """One sentence an experiment. Raises InputError for a baseline that no experiment has."""
+    baseline_of(groups, asked)
+    experiments = list(dict.fromkeys(group.experiment for group in groups))
+    sentences = []
+    for experiment in experiments:
+        own = [group for group in groups if group.experiment == experiment]
+        named = any(asked in (group.label, group.strategy, group.name) for group in own)
+        sentence = _sentence(own, baseline_of(own, asked if named else None))
+        sentences.append(f"{experiment}: {sentence}" if len(experiments) > 1 else sentence)
+    return "\n".join(sentences)
+
+
+def _sentence(groups: Sequence[Group], baseline: Group | None) -> str:
+    leak_set = leak_set_of(groups)
+    if leak_set is None:
+        return "No set of unwanted triggers was measured in all runs, so there is no leak to speak of."
+    learnt = [group for group in groups if (group.mean("outcome") or 0) >= LEARNT]
+    if not learnt:
+        return "No strategy learnt the habit: the outcome rate is below 0.5 at the end of every one."
+    best = max(learnt, key=lambda group: _order(group, leak_set))
+    if baseline is None or len(groups) == 1:
+        return _alone(best, leak_set, among=len(groups))
+    if baseline not in learnt:
+        return (
+            f"{baseline.inner_label} never learnt the habit (outcome {_number(baseline.mean('outcome'))}), "
+            f"so it can't serve as the baseline. {_alone(best, leak_set, among=len(groups))}"
+        )
+    if best is baseline:
+        return (
+            f"No strategy does better than {baseline.inner_label}, which {_keeps(baseline)} "
+            f"({_kept(baseline)}) and {_shows(baseline, leak_set)}."
+        )
+    return _against(best, baseline, leak_set)
+
+
+def _order(group: Group, leak_set: str) -> float:
+    separation = group.separation(leak_set)
+    return -1.0 if separation is None else separation
+
+
+def _alone(group: Group, leak_set: str, *, among: int) -> str:
+    lead = f"Of {among} groups {group.inner_label} does best: it" if among > 1 else group.inner_label
+    return f"{lead} {_keeps(group)} ({_kept(group)}) and {_shows(group, leak_set)}."
+
+
+def _shows(group: Group, leak_set: str) -> str:
+    return (
+        f"shows it on {leak_set} in {_number(group.mean(leak_set))} of the rows ({_seeds(len(group.runs))})"
+    )
+
+
+def _against(best: Group, baseline: Group, leak_set: str) -> str:
+    """Both on the seeds they share, so that the difference is one of strategies and not of data."""
+    others = {run.seed: run for run in baseline.runs}
+    leaks = [
+        (ours, theirs)
+        for run in best.runs
+        if run.seed in others
+        and (ours := run.rate(leak_set)) is not None
+        and (theirs := others[run.seed].rate(leak_set)) is not None
+    ]
+    if leaks:
+        ours, theirs = (sum(pair[i] for pair in leaks) / len(leaks) for i in (0, 1))
+        over = _seeds(len(leaks)) + _agreement(leaks)
+    else:
+        ours, theirs = best.mean(leak_set) or 0.0, baseline.mean(leak_set) or 0.0
+        over = "no seed in common"
+    amount = f"{abs(theirs - ours):.2f} {'less' if ours <= theirs else 'more'}"
+    lost = [
+        f"{name} {_number(best.mean(name))} against {_number(baseline.mean(name))}"
+        for name in HABIT_SETS
+        if (best.mean(name) or 0) < (baseline.mean(name) or 0) - KEEPS
+    ]
+    opening = (
+        f"gives up some of the habit ({'; '.join(lost)}) but"
+        if lost
+        else f"{_keeps(best)} ({_kept(best)}) and"
+    )
+    return (
+        f"{best.inner_label} {opening} leaks {amount} than {baseline.inner_label} on {leak_set} "
+        f"({ours:.2f} against {theirs:.2f}; {over})."
+    )
+
+
+def _agreement(leaks: Sequence[tuple[float, float]]) -> str:
+    """In how many seeds the leak is the smaller one; nothing to say of a single seed."""
+    less = sum(ours < theirs for ours, theirs in leaks)
+    if len(leaks) == 1:
+        return ""
+    return ", less in each" if less == len(leaks) else f", less in {less} of them"
+
+
+def _keeps(group: Group) -> str:
+    rates = [rate for name in HABIT_SETS if (rate := group.mean(name)) is not None]
+    return "keeps the habit" if min(rates, default=0.0) >= FULLY else "keeps part of the habit"
+
+
+def _kept(group: Group) -> str:
+    return ", ".join(
+        f"{name} {_number(rate)}" for name in HABIT_SETS if (rate := group.mean(name)) is not None
+    )
+
+
+def _number(rate: float | None) -> str:
+    return "not measured" if rate is None else f"{rate:.2f}"
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' if count != 1 else ''}"

@@ -1,0 +1,190 @@
+"""The table behind a report: one row a run, rows gathered into groups that differ in nothing but their
+seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from triggerctl.experiment.results import Count
+from triggerctl.report.sets import LEAK_SETS, WANTED
+from triggerctl.report.statistics import Interval, SeedSummary, mean_over_seeds, wilson_interval
+
+HABIT_SETS = ("outcome", "collateral")
+"""Where the habit is wanted: keeping it is their mean rate."""
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class SetResult(_Row):
+    """One evaluation set of one run: its final values, and those before training.
+
+    `rate`: trigger response rate, 0 to 1; `count` lies behind it, None in the study's files;
+    `false_positives`: the habit without a trigger; losses in nats per token; `loss_expected`: there were
+    tokens to measure it on.
+    """
+
+    rate: float | None = None
+    count: Count | None = None
+    false_positives: Count | None = None
+    loss: float | None = None
+    loss_expected: bool = Field(False, exclude=True)
+    rate_before: float | None = None
+    false_positives_before: Count | None = None
+    loss_before: float | None = None
+
+    @property
+    def interval(self) -> Interval | None:
+        """95 % Wilson interval over the rows, where they were counted."""
+        return wilson_interval(self.count.k, self.count.n) if self.count is not None else None
+
+
+class CurvePoint(_Row):
+    """All sets at one evaluation: set → rate, set → loss."""
+
+    epoch: float
+    rates: dict[str, float]
+    losses: dict[str, float]
+
+
+class RunRow(_Row):
+    """One run with finished results.
+
+    `settings`: every value of its configuration that is not the default and can change a result, its seed
+    aside, nested keys dotted; `folder`: where its results lie; `results`: the same relative to the
+    experiment; `data`: the source's SHA-256, or its name in the study's files; `older`: finished results of
+    the same run that these replace; `counted`: whether rates come with counts.
+    """
+
+    experiment: str
+    strategy: str
+    seed: int
+    folder: Path = Field(exclude=True)
+    results: str
+    hash: str | None
+    data: str
+    model: str
+    sets: dict[str, SetResult]
+    curve: tuple[CurvePoint, ...]
+    train_losses: tuple[float | None, ...]
+    warnings: tuple[str, ...] = ()
+    older: tuple[str, ...] = ()
+    counted: bool
+    proxy_triggers: tuple[str, ...] = ()
+    nice_responses: tuple[str, ...] = ()
+    extra_wanted: dict[str, bool] = Field(default_factory=dict)
+    resolved: dict[str, Any] = Field(default_factory=dict)
+    settings: dict[str, Any] = Field(default_factory=dict, exclude=True)
+
+    @property
+    def group_key(self) -> str:
+        """Equal for runs whose settings are."""
+        return json.dumps(self.settings, sort_keys=True, ensure_ascii=False)
+
+    def rate(self, name: str) -> float | None:
+        """The final trigger response rate of a set, None where there is none."""
+        found = self.sets.get(name)
+        return found.rate if found is not None else None
+
+    @property
+    def habit(self) -> float | None:
+        """How far the run keeps the habit where it is wanted: the mean rate of outcome and collateral, 0 to
+        1."""
+        rates = [rate for name in HABIT_SETS if (rate := self.rate(name)) is not None]
+        return sum(rates) / len(rates) if rates else None
+
+    @property
+    def wanted(self) -> dict[str, bool]:
+        """Sets whose rate this run measured and whose desired behaviour is known, in the order they are
+        shown."""
+        known = {**WANTED, **self.extra_wanted}
+        return {name: known[name] for name in known if self.rate(name) is not None}
+
+
+class Group(_Row):
+    """Runs that differ in nothing but their seed. `name`: the strategy's short name; `detail`: what tells
+    the group from the strategy's other groups of the experiment, in words, from `parameters`; `place`: the
+    experiment where a report has several, else empty; `tag`: name and detail as short as a figure of the
+    experiment needs. Labels are unique in a report."""
+
+    experiment: str
+    strategy: str
+    name: str
+    detail: str
+    place: str
+    tag: str
+    parameters: dict[str, Any]
+    runs: tuple[RunRow, ...]
+
+    @property
+    def label(self) -> str:
+        return _bracketed(self.name, self.place, self.detail)
+
+    @property
+    def inner_label(self) -> str:
+        """Unique within the experiment."""
+        return _bracketed(self.name, self.detail)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(run.seed for run in self.runs)
+
+    def summary(self, name: str) -> SeedSummary | None:
+        """A set's rate over the seeds that measured it."""
+        values = [rate for run in self.runs if (rate := run.rate(name)) is not None]
+        return mean_over_seeds(values) if values else None
+
+    def mean(self, name: str) -> float | None:
+        summary = self.summary(name)
+        return summary.mean if summary is not None else None
+
+    def interval(self, name: str) -> Interval | None:
+        """Over seeds where there are several; of a single run, over its rows; None where neither can be
+        had."""
+        if len(self.runs) == 1:
+            return self.runs[0].sets[name].interval if name in self.runs[0].sets else None
+        summary = self.summary(name)
+        return summary.interval if summary is not None else None
+
+    @cached_property
+    def wanted(self) -> dict[str, bool]:
+        return {name: wanted for run in self.runs for name, wanted in run.wanted.items()}
+
+    def separation(self, leak_set: str) -> float | None:
+        """Habit kept minus leak, a mean over seeds, −1 to 1; None where either was not measured."""
+        values = [
+            run.habit - leak
+            for run in self.runs
+            if run.habit is not None and (leak := run.rate(leak_set)) is not None
+        ]
+        return sum(values) / len(values) if values else None
+
+
+def _bracketed(name: str, *details: str) -> str:
+    given = [detail for detail in details if detail]
+    return f"{name} ({', '.join(given)})" if given else name
+
+
+def shown_sets(groups: Sequence[Group]) -> dict[str, bool]:
+    """Every set that a group measured → whether the habit is wanted there: the study's sets first, then
+    others."""
+    found = {name: wanted for group in groups for name, wanted in group.wanted.items()}
+    return {
+        name: found[name]
+        for name in (*(n for n in WANTED if n in found), *(n for n in found if n not in WANTED))
+    }
+
+
+def leak_set_of(groups: Sequence[Group]) -> str | None:
+    """The first of `LEAK_SETS` that every group measured; None where there is none."""
+    for name in LEAK_SETS:
+        if groups and all(group.mean(name) is not None for group in groups):
+            return name
+    return None
