@@ -242,9 +242,15 @@ def _busy(lock: Path, holder: Holder, now: float) -> BusyError:
 
 
 def _clear_leftovers(lock: Path) -> None:
-    """Remove candidates and guards of processes that were killed while they tried; an hour is far longer than
-    any live one needs."""
+    """Remove candidates and guards of processes that were killed while they tried: at once where the process
+    is known to be gone, else after an hour, far longer than any live one needs.
+
+    Only for the holder: once `lock` is ours, guards of earlier claims decide nothing any more."""
     for left in lock.parent.glob(f"{LOCK_NAME}.*"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - left.stat().st_mtime > _LEFTOVER_SECONDS:
-                left.unlink()
+        holder = _read(left)
+        if holder is None:
+            continue
+        process = holder.process
+        gone = process is not None and is_here(process) and not is_alive(process)
+        if gone or time.time() - holder.heartbeat > _LEFTOVER_SECONDS:
+            left.unlink(missing_ok=True)
