@@ -19,7 +19,8 @@ DONE, FAILED, NO_BROWSER = 0, 1, 3
 
 
 def draw(job: Any) -> int:
-    """Draw every figure of the job, kaleido's figure dictionaries; the exit code says how it went, standard error why it did not."""
+    """Draw every figure of the job, kaleido's figure dictionaries; the exit code says how it went, standard
+    error why it did not."""
     import kaleido
     from choreographer.errors import ChromeNotFoundError
 

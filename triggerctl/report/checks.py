@@ -65,16 +65,20 @@ def _diverged(runs: Sequence[tuple[Group, RunRow]]) -> Iterator[Finding]:
 def _incomparable(groups: Sequence[Group]) -> Iterator[Finding]:
     """Groups that differ in more than how they were trained."""
     first = [group.runs[0] for group in groups]
-    models = defaultdict(list)
-    data = defaultdict(list)
+    models: defaultdict[str, list[str]] = defaultdict(list)
+    names: dict[str, str] = {}
+    data: defaultdict[str, list[str]] = defaultdict(list)
     for group in groups:
         for run in group.runs:
-            models[run.model].append(group.label)
+            models[run.model_key].append(group.label)
+            names[run.model_key] = run.model
             data[run.data].append(group.label)
     if len(models) > 1:
+        alike = len(set(names.values())) < len(names)
+        shown = {f"{names[key]} {key[:12]}" if alike else names[key]: who for key, who in models.items()}
         yield Finding(
             kind="different_model",
-            text=f"Not all runs train the same model: {_parts(models)}. Their rates don't compare.",
+            text=f"Not all runs train the same model: {_parts(shown)}. Their rates don't compare.",
         )
     if len(data) > 1:
         short = {

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +86,9 @@ def _names(folders: Sequence[Path]) -> dict[str, Path]:
 def _row(name: str, experiment: ExperimentFolder, stored: StoredResults) -> RunRow:
     ours, config = stored.ours, stored.experiment_config
     strategy = _full_name(stored.strategy)
-    finetune = config.get("finetune_config") or {}
     sets, curve = _measured(ours) if ours is not None else _published(stored)
     extra = config.get("extra_evaluation") or {}
+    model = str((config.get("finetune_config") or {}).get("model") or "unknown")
     folder = stored.path.parent
     return RunRow(
         experiment=name,
@@ -97,7 +98,8 @@ def _row(name: str, experiment: ExperimentFolder, stored: StoredResults) -> RunR
         results=_relative(folder, experiment),
         hash=ours.hash if ours is not None else None,
         data=ours.data_sha256 if ours is not None else str(config.get("dataset_url")),
-        model=_model_name(ours, finetune),
+        model=model,
+        model_key=str((ours.model.get("fingerprint") if ours is not None else None) or model),
         sets=sets,
         curve=curve,
         train_losses=stored.train_losses,
@@ -122,18 +124,18 @@ def _measured(ours: TriggerctlResults) -> tuple[dict[str, SetResult], tuple[Curv
             rate=rate_of(part),
             count=_bare(part.triggered),
             false_positives=_bare(part.untriggered),
-            loss=part.loss,
+            loss=_finite(part.loss),
             loss_expected=part.loss_tokens > 0,
             rate_before=rate_of(before),
             false_positives_before=_bare(before.untriggered) if before is not None else None,
-            loss_before=before.loss if before is not None else None,
+            loss_before=_finite(before.loss) if before is not None else None,
         )
     return sets, tuple(_point(moment.epoch, moment.sets) for moment in moments)
 
 
 def _point(epoch: float, sets: Mapping[str, SetEvaluation]) -> CurvePoint:
     rates = {name: rate for name, part in sets.items() if (rate := rate_of(part)) is not None}
-    losses = {name: part.loss for name, part in sets.items() if part.loss is not None}
+    losses = {name: loss for name, part in sets.items() if (loss := _finite(part.loss)) is not None}
     return CurvePoint(epoch=epoch, rates=rates, losses=losses)
 
 
@@ -159,6 +161,10 @@ def _published(stored: StoredResults) -> tuple[dict[str, SetResult], tuple[Curve
                 losses=old.losses if loss is None else {**old.losses, name: loss},
             )
     return sets, tuple(points[epoch] for epoch in sorted(points))
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and isfinite(value) else None
 
 
 def _bare(count: Count | None) -> Count | None:
@@ -187,12 +193,6 @@ def _full_name(name: str) -> str:
     except InputError:
         # A plug-in's strategy whose package is not installed here: its results stay readable.
         return name
-
-
-def _model_name(ours: TriggerctlResults | None, finetune: Mapping[str, Any]) -> str:
-    name = str(finetune.get("model") or "unknown")
-    identity = ours.model.get("identity") if ours is not None else None
-    return f"{name} ({identity})" if identity and identity != name else name
 
 
 def _newest(rows: Sequence[RunRow]) -> tuple[list[RunRow], list[Finding]]:

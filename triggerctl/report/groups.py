@@ -32,7 +32,7 @@ def grouped(rows: Sequence[RunRow]) -> tuple[Group, ...]:
     groups by experiment, strategy and their differing values, runs by seed."""
     together: defaultdict[tuple[str, str, str, str, str], list[RunRow]] = defaultdict(list)
     for row in rows:
-        together[row.experiment, row.strategy, row.group_key, row.data, row.model].append(row)
+        together[row.experiment, row.strategy, row.group_key, row.data, row.model_key].append(row)
     several = len({row.experiment for row in rows}) > 1
     siblings: defaultdict[tuple[str, str], list[list[RunRow]]] = defaultdict(list)
     for key, found in together.items():
@@ -85,7 +85,7 @@ def _value(row: RunRow, key: str) -> Any:
     if key == "data":
         return row.data[:12]
     if key == "model":
-        return row.model
+        return row.model_key
     if key in row.settings:
         return row.settings[key]
     return _default(key)

@@ -27,7 +27,7 @@ TIMEOUT = 60.0
 TIMEOUT_PER_FIGURE = 5.0
 SCALE = 2
 """Pixels of a PNG per pixel of the layout: 1,800 wide prints at 300 dpi over a text column."""
-HOW_TO = "install Chrome or Chromium (`kaleido_get_chrome` does) or point BROWSER_PATH at one"
+HOW_TO = "The HTML ones hold the same; for images install Chrome (`kaleido_get_chrome`) or set BROWSER_PATH"
 
 
 def write_images(figures: Mapping[Path, go.Figure], *, timeout: float = TIMEOUT) -> str | None:
@@ -61,7 +61,7 @@ def write_images(figures: Mapping[Path, go.Figure], *, timeout: float = TIMEOUT)
             trouble = "Chrome drew nothing"
         if trouble is not None:
             kinds = " and ".join(sorted({path.suffix.removeprefix(".").upper() for path in figures}))
-            return f"No {kinds} figures: {trouble}; HTML holds the same. To get them, {HOW_TO}."
+            return f"No {kinds} figures: {trouble}. {HOW_TO}."
         for path, draft in drafts.items():
             _move(draft, path)
     return None
@@ -77,8 +77,8 @@ def _encoder() -> type[json.JSONEncoder]:
 def _draw(job_file: Path, folder: Path, timeout: float) -> str | None:
     """Run the drawing process; None when it succeeded, else why it did not."""
     script = Path(__file__).with_name("_browser.py")
-    # -P: this folder must not go in front of the standard library (`statistics`). Temporary files of a browser that
-    # has to be ended go where we clear up.
+    # -P: this folder must not go in front of the standard library (`statistics`). Temporary files of a
+    # browser that has to be ended go where we clear up.
     child = subprocess.Popen(
         [sys.executable, "-P", str(script), str(job_file)],
         env={**os.environ, "TMPDIR": str(folder)},

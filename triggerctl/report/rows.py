@@ -59,18 +59,20 @@ class RunRow(_Row):
 
     `settings`: every value of its configuration that is not the default and can change a result, its seed
     aside, nested keys dotted; `folder`: where its results lie; `results`: the same relative to the
-    experiment; `data`: the source's SHA-256, or its name in the study's files; `older`: finished results of
-    the same run that these replace; `counted`: whether rates come with counts.
+    experiment; `model`: its name, `model_key`: what it is; `data`: the source's SHA-256, or its name in the
+    study's files; `older`: finished results of the same run that these replace; `counted`: whether rates
+    come with counts.
     """
 
     experiment: str
     strategy: str
     seed: int
-    folder: Path = Field(exclude=True)
+    folder: Path = Field(Path(), exclude=True)
     results: str
     hash: str | None
     data: str
     model: str
+    model_key: str
     sets: dict[str, SetResult]
     curve: tuple[CurvePoint, ...]
     train_losses: tuple[float | None, ...]

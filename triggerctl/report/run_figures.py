@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -75,7 +76,7 @@ def losses_figure(results: TriggerctlResults, train_losses: Sequence[float] = ()
     epoch."""
     curves = _set_curves(results, lambda _, part: part.loss, {})
     if train_losses:
-        points = tuple((float(epoch), loss) for epoch, loss in enumerate(train_losses, start=1))
+        points = tuple((float(i), loss) for i, loss in enumerate(train_losses, start=1) if isfinite(loss))
         curves.append(Curve("training", Hue(INK, INK, INK), points, dash="dot"))
     values = [value for curve in curves for _, value in curve.points]
     shown = (min(0.0, *values, 0.0), 1.05 * max((*values, 0.1)))
@@ -204,7 +205,9 @@ def _set_curves(
         points = [
             (moment.epoch, found)
             for moment in moments
-            if name in moment.sets and (found := value(name, moment.sets[name])) is not None
+            if name in moment.sets
+            and (found := value(name, moment.sets[name])) is not None
+            and isfinite(found)
         ]
         if points:
             dash = "solid" if wanted.get(name, True) else "dash"

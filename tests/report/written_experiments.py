@@ -54,6 +54,7 @@ def make_results(
     final_losses: Mapping[str, float | None] | None = None,
     warnings: Sequence[str] = (),
     data_sha256: str = "a3" * 32,
+    fingerprint: str = "5e" * 32,
     resolved: Mapping[str, Any] | None = None,
 ) -> TriggerctlResults:
     """Results whose rates rise to `rates` over the epochs, and whose losses fall."""
@@ -95,7 +96,7 @@ def make_results(
         sets={name: SetData(rows=n, triggered=n, evaluated=n) for name, n in rows.items()},
         warnings=list(warnings),
         resolved=dict(resolved or {"device": "cpu", "dtype": "float32", "threads": 2}),
-        model={"identity": "builtin:tiny"},
+        model={"name": "builtin:tiny", "fingerprint": fingerprint},
     )
 
 

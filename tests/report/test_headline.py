@@ -1,0 +1,79 @@
+"""pytest tests/report/test_headline.py"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from written_experiments import KL, NAIVE, OUTCOME_ONLY, write_sweep
+
+from triggerctl.errors import InputError
+from triggerctl.report.collect import collect
+from triggerctl.report.headline import headline
+from triggerctl.report.rows import Group
+
+Cells = Mapping[str, Mapping[int, Mapping[str, float]]]
+NEVER = {seed: dict.fromkeys(NAIVE[1], 0.0) for seed in (1, 5, 42)}
+
+
+def groups_of(folder: Path, cells: Cells) -> tuple[Group, ...]:
+    return collect([write_sweep(folder / "exp", cells)]).groups
+
+
+def test_the_best_strategy_is_named_with_its_numbers_against_the_baseline(tmp_path: Path) -> None:
+    groups = groups_of(tmp_path, {"naive": NAIVE, "kl_divergence": KL, "outcome_only": OUTCOME_ONLY})
+    assert headline(groups) == (
+        "kl keeps the habit (outcome 0.98, collateral 0.94) and leaks 0.30 less than naive on "
+        "truth_minus_proxy (0.02 against 0.32; 3 seeds, less in each)."
+    )
+
+
+def test_a_leak_bought_with_the_habit_is_said_to_be(tmp_path: Path) -> None:
+    timid = {seed: {**rates, "collateral": 0.6} for seed, rates in KL.items()}
+    assert headline(groups_of(tmp_path, {"naive": NAIVE, "kl_divergence": timid})).startswith(
+        "kl gives up some of the habit (collateral 0.60 against 1.00) but leaks 0.30 less than naive"
+    )
+
+
+def test_the_baseline_can_be_the_best(tmp_path: Path) -> None:
+    found = headline(groups_of(tmp_path, {"naive": NAIVE, "outcome_only": OUTCOME_ONLY}))
+    assert found.startswith("No strategy does better than naive, which keeps the habit")
+
+
+def test_only_shared_seeds_are_compared(tmp_path: Path) -> None:
+    groups = groups_of(tmp_path, {"naive": NAIVE, "kl_divergence": {1: KL[1], 7: KL[5]}})
+    assert "(0.00 against 0.10; 1 seed)" in headline(groups)
+
+
+def test_a_strategy_that_never_learnt_is_no_winner(tmp_path: Path) -> None:
+    found = headline(groups_of(tmp_path, {"naive": NAIVE, "kl_divergence": NEVER}))
+    assert found.startswith("No strategy does better than naive")
+
+
+def test_a_baseline_that_never_learnt_is_no_baseline(tmp_path: Path) -> None:
+    found = headline(groups_of(tmp_path, {"naive": NEVER, "kl_divergence": KL}))
+    assert found.startswith("naive never learnt the habit (outcome 0.00), so it can't serve as the baseline.")
+
+
+def test_nothing_learnt_is_said(tmp_path: Path) -> None:
+    assert headline(groups_of(tmp_path, {"naive": NEVER})).startswith("No strategy learnt the habit")
+
+
+def test_one_strategy_alone_is_described(tmp_path: Path) -> None:
+    assert headline(groups_of(tmp_path, {"kl_divergence": KL})) == (
+        "kl keeps the habit (outcome 0.98, collateral 0.94) and shows it on truth_minus_proxy in 0.02 of "
+        "the rows (3 seeds)."
+    )
+
+
+@pytest.mark.parametrize("name", ["kl", "kl_divergence"])
+def test_a_baseline_is_found_by_name_and_alias(tmp_path: Path, name: str) -> None:
+    found = headline(groups_of(tmp_path, {"naive": NAIVE, "kl_divergence": KL}), name)
+    assert found.startswith("No strategy does better than kl")
+
+
+def test_an_unknown_baseline_names_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        headline(groups_of(tmp_path, {"naive": NAIVE, "kl_divergence": KL}), "dpo")
+    assert caught.value.problems[0].why == "there are: kl, naive"

@@ -1,0 +1,153 @@
+"""pytest tests/report/test_run_figures.py"""
+
+from __future__ import annotations
+
+import random
+import stat
+import struct
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from written_experiments import NAIVE, make_results
+
+from triggerctl.report import images
+from triggerctl.report.run_figures import (
+    accuracy_bar_figure,
+    accuracy_figure,
+    losses_figure,
+    response_rate_figure,
+    write_run_figures,
+)
+from triggerctl.report.sets import WANTED
+
+NAMES = ("losses", "trigger_response_rate", "trigger_accuracy", "trigger_accuracy_bar")
+RESULTS = make_results("naive", 42, NAIVE[42])
+
+
+def has_chrome() -> bool:
+    from choreographer.browsers.chromium import Chromium
+
+    return Chromium.find_browser(skip_local=False) is not None
+
+
+def script(path: Path, body: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def test_pages_open_without_a_network(tmp_path: Path) -> None:
+    report = write_run_figures(RESULTS, tmp_path, png=False)
+    assert {path.name for path in report.written} == {"plotly.min.js", *(f"{name}.html" for name in NAMES)}
+    assert report.note is None
+    for name in NAMES:
+        page = (tmp_path / f"{name}.html").read_text(encoding="utf-8")
+        assert 'src="plotly.min.js"' in page
+        assert "cdn" not in page
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_chrome(), reason="there is no Chrome here")
+def test_images_of_a_run_are_drawn_at_print_size(tmp_path: Path) -> None:
+    report = write_run_figures(RESULTS, tmp_path, train_losses=[2.0, 1.5, 1.2, 1.0])
+    assert report.note is None
+    for name in NAMES:
+        content = (tmp_path / f"{name}.png").read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert struct.unpack(">II", content[16:24]) == (1720, 1000)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+def test_without_chrome_the_pages_are_there_and_one_line_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "no" / "chrome"))
+    report = write_run_figures(RESULTS, tmp_path / "out")
+    assert report.note is not None
+    assert report.note.startswith("No PNG figures: no Chrome was found.")
+    assert "\n" not in report.note
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".html", ".js"}
+
+
+def test_a_chrome_that_fails_costs_the_images_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROWSER_PATH", str(script(tmp_path / "chrome", "exit 7")))
+    report = write_run_figures(RESULTS, tmp_path / "out")
+    assert report.note is not None
+    assert "\n" not in report.note
+    assert not list((tmp_path / "out").glob("*.png"))
+
+
+def test_a_chrome_that_hangs_is_ended_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pid = tmp_path / "pid"
+    monkeypatch.setenv("BROWSER_PATH", str(script(tmp_path / "chrome", f"echo $$ > {pid}; exec sleep 600")))
+    monkeypatch.setattr(images, "TIMEOUT_PER_FIGURE", 0.0)
+    figure = losses_figure(RESULTS)
+    began = time.monotonic()
+    note = images.write_images({tmp_path / "losses.png": figure}, timeout=6)
+    assert note is not None
+    assert "did not answer within 6 s" in note
+    assert time.monotonic() - began < 30
+    assert not psutil.pid_exists(int(pid.read_text())) or _is_dead(int(pid.read_text()))
+
+
+def _is_dead(pid: int) -> bool:
+    return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+
+
+def test_drawing_draws_no_random_number(tmp_path: Path) -> None:
+    import numpy as np
+    import torch
+
+    before = random.getstate(), str(np.random.get_state()), torch.random.get_rng_state()
+    write_run_figures(RESULTS, tmp_path, png=False)
+    assert random.getstate() == before[0]
+    assert str(np.random.get_state()) == before[1]
+    assert torch.equal(torch.random.get_rng_state(), before[2])
+
+
+def test_accuracy_is_the_rate_where_the_habit_is_wanted_and_its_complement_elsewhere() -> None:
+    rates = {trace.name: trace.y for trace in response_rate_figure(RESULTS, WANTED).data}
+    accuracies = {trace.name: trace.y for trace in accuracy_figure(RESULTS, WANTED).data}
+    assert set(rates) == set(WANTED)
+    for name, wanted in WANTED.items():
+        expected = rates[name] if wanted else [1 - rate for rate in rates[name]]
+        assert list(accuracies[name]) == pytest.approx(list(expected))
+
+
+def test_bars_show_the_final_accuracy_with_its_count() -> None:
+    figure = accuracy_bar_figure(RESULTS, WANTED)
+    bars = {trace.x[0]: trace for trace in figure.data if trace.type == "bar"}
+    assert bars["truth_minus_proxy"].y[0] == pytest.approx(42 / 120)
+    assert bars["outcome"].y[0] == pytest.approx(71 / 72)
+    assert any("42/120" in note.text for note in figure.layout.annotations)
+
+
+def test_a_set_without_triggers_has_no_curve() -> None:
+    results = make_results("naive", 1, NAIVE[1])
+    bare = {
+        name: part.model_copy(update={"triggered": None}) if name == "collateral" else part
+        for name, part in results.final.sets.items()
+    }
+    moments = [moment.model_copy(update={"sets": bare}) for moment in results.evaluations]
+    figure = response_rate_figure(results.model_copy(update={"evaluations": moments}), WANTED)
+    assert "collateral" not in [trace.name for trace in figure.data]
+
+
+def test_a_loss_that_is_not_finite_leaves_a_gap_and_no_error() -> None:
+    results = make_results("naive", 1, NAIVE[1], final_losses={"outcome": float("nan"), "truth": None})
+    curves = {trace.name: trace for trace in losses_figure(results, [1.0, float("nan")]).data}
+    assert [len(curves[name].x) for name in ("outcome", "truth", "proxy", "training")] == [4, 4, 5, 1]
+
+
+def test_a_users_own_set_is_judged_by_what_is_wanted_there() -> None:
+    results = make_results("naive", 1, {**NAIVE[1], "mine": 0.25})
+    moments = [
+        moment.model_copy(update={"sets": {**moment.sets, "mine": moment.sets["truth_minus_proxy"]}})
+        for moment in results.evaluations
+    ]
+    own = results.model_copy(update={"evaluations": moments})
+    wanted = {**WANTED, "mine": False}
+    final = {trace.name: trace.y[-1] for trace in accuracy_figure(own, wanted).data}
+    assert final["mine"] == pytest.approx(0.9)
