@@ -23,7 +23,7 @@ from rich.text import Text
 
 from triggerctl.errors import Problem, TriggerctlError
 
-PLAIN_WIDTH = 160
+PLAIN_WIDTH = 500
 """Columns of an output that is no terminal: wide, so that nothing a script may look for is broken in two."""
 
 LABEL_WIDTH = 8

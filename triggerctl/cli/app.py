@@ -4,8 +4,10 @@ torch."""
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -71,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    if "--debug" not in words:
+        _quieten()
     try:
         code = get_command(app).main(words, prog_name="triggerctl", standalone_mode=False)
         sys.stdout.flush()
@@ -87,6 +91,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         return _code_of(error)
     return code if isinstance(code, int) else 0
+
+
+def _quieten() -> None:
+    """Keep notes that libraries write to their developers off the screen."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def _code_of(error: Exception) -> int:

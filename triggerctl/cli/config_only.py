@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from triggerctl import console
@@ -20,6 +22,7 @@ class _Verdict:
     """What was found in one configuration; `error` is None for one that holds."""
 
     name: str
+    path: Path
     warnings: tuple[str, ...] = ()
     error: InputError | None = None
 
@@ -34,7 +37,13 @@ def check_configs(
         console.print_json([_document(verdict) for verdict in verdicts])
     else:
         for verdict in verdicts:
-            _show(verdict)
+            if verdict.error is None:
+                console.say("ok", verdict.name)
+        for text, count in _warnings(verdicts).items():
+            console.warn(text if len(verdicts) == 1 else f"({count} of {len(verdicts)}) {text}")
+        for verdict in failed:
+            if verdict.error is not None:
+                console.show_error(verdict.error)
         if len(verdicts) > 1:
             console.say("", f"{len(verdicts) - len(failed)} of {len(verdicts)} configs hold")
         if len(verdicts) == 1 and not failed:
@@ -53,14 +62,14 @@ def _check(name: str, globals_: Globals, changes: Sequence[Override]) -> _Verdic
         loaded = load_config(folder.config, overrides=changes)
         canonical_name(loaded.config.proxy_strategy)
     except InputError as error:
-        return _Verdict(name, error=error)
+        return _Verdict(name, Path(name), error=error)
     try:
         _, warnings = check_config(loaded)
     except InputError as error:
         if not _holds_cells(folder):
-            return _Verdict(name, loaded.warnings, error)
+            return _Verdict(name, loaded.path, loaded.warnings, error)
         warnings = tuple(f"{p.what}: its cells must mend that, it can't run as it is" for p in error.problems)
-    return _Verdict(name, tuple(dict.fromkeys((*loaded.warnings, *warnings))))
+    return _Verdict(name, loaded.path, tuple(dict.fromkeys((*loaded.warnings, *warnings))))
 
 
 def _holds_cells(folder: ExperimentFolder) -> bool:
@@ -71,13 +80,10 @@ def _holds_cells(folder: ExperimentFolder) -> bool:
     return any(path.is_dir() and path.name.startswith(prefixes) for path in folder.path.iterdir())
 
 
-def _show(verdict: _Verdict) -> None:
-    for text in verdict.warnings:
-        console.warn(text)
-    if verdict.error is not None:
-        console.show_error(verdict.error)
-    else:
-        console.say("ok", verdict.name)
+def _warnings(verdicts: Sequence[_Verdict]) -> Counter[str]:
+    """Each warning once, without its file's name, and of how many configurations it is true."""
+    told = (text.removeprefix(f"{v.path}: ") for v in verdicts for text in v.warnings)
+    return Counter(told)
 
 
 def _document(verdict: _Verdict) -> dict[str, object]:

@@ -98,13 +98,14 @@ def sample_block(pair: tuple[dict[str, Any], dict[str, Any]]) -> RenderableType:
     )
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="dim", width=6, no_wrap=True)
-    grid.add_column(ratio=1, overflow="fold")
+    grid.add_column(overflow="fold")
     for label, text in (
         ("prompt", after["prompt"]),
         ("before", before["answer"]),
         ("after", after["answer"]),
     ):
-        grid.add_row(label, Text(_one_line(text)))
+        line = _one_line(text)
+        grid.add_row(label, Text(line) if line else Text("an empty answer", style="dim italic"))
     return Group(title, console.indented(grid))
 
 

@@ -124,11 +124,11 @@ def _run(run: ExperimentFolder, experiment: ExperimentFolder) -> _Run:
     elif finished.unreadable:
         word, error = "failed", finished.unreadable[0]
     strategy, seed = state.strategy, state.seed
-    if strategy is None and newest is not None:
-        strategy, seed = newest.results.strategy, newest.results.seed
+    if strategy is None:
+        strategy, seed = (newest.results.strategy, newest.results.seed) if newest else _asked(run)
     failed = word in ("failed", "stale")
     return _Run(
-        name=run.path.relative_to(experiment.path).as_posix(),
+        name=run.name if run == experiment else run.path.relative_to(experiment.path).as_posix(),
         strategy=strategy,
         seed=seed,
         state=word,
@@ -141,6 +141,17 @@ def _run(run: ExperimentFolder, experiment: ExperimentFolder) -> _Run:
         log=tuple(tail(run.log, LOG_LINES)) if failed else (),
         seconds_left=state.progress.seconds_left if word == "running" else None,
     )
+
+
+def _asked(run: ExperimentFolder) -> tuple[str | None, int | None]:
+    """Strategy and seed of a run that never began, from its configuration."""
+    from triggerctl.config.load import load_config
+
+    try:
+        config = load_config(run.config).config
+    except InputError:
+        return None, None
+    return config.proxy_strategy, config.seed
 
 
 def _epoch(state: RunState, has_results: bool) -> float | None:

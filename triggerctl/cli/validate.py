@@ -88,11 +88,13 @@ def command(
 
     from triggerctl.cli.live import LiveRun, download_listener
     from triggerctl.cli.plan_view import plan_document, show_plan, show_preview
-    from triggerctl.training.describe import describe
     from triggerctl.training.plan import plan_run
 
     with LiveRun(console.err) as live:
         plan = plan_run(folder, loaded, progress=download_listener(live))
+
+        from triggerctl.training.describe import describe
+
         description = describe(plan, device=device)
         shown = description.preview(preview) if preview is not None else ()
     if as_json:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from triggerctl.config.load import LoadedConfig
+from triggerctl.config.load import LoadedConfig, load_config
 from triggerctl.config.models import ExperimentConfig
 from triggerctl.config.overrides import apply_overrides
 from triggerctl.errors import BusyError, InputError, InterruptedRunError, Problem, TriggerctlError
@@ -106,8 +106,12 @@ def plan_sweep(
     first_with: dict[str, Cell] = {}
     for cell in cells(folder, loaded, seeds, strategies):
         try:
+            # First as an override of the parent's file, whose lines an error can name. Until the cell's folder is
+            # there, no relative path can start in it, and the parent's own paths are looked up instead.
+            checked = load_config(loaded.path, overrides=cell.overrides)
             own = prepare_cell(folder, loaded, cell)
-            plan = plan_run(cell.folder, own, dont_overwrite=dont_overwrite, progress=progress)
+            seen = own if cell.folder.path.is_dir() else checked
+            plan = plan_run(cell.folder, seen, dont_overwrite=dont_overwrite, progress=progress)
         except InputError as error:
             problems += [problem for problem in error.problems if problem not in problems]
             continue

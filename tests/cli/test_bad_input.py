@@ -1,0 +1,167 @@
+"""Wrong input, each kind of it: one clear block, exit 2, nothing written. Run: pytest tests/cli/test_bad_input.py"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from triggerctl.cli.app import main
+
+MakeExperiment = Callable[..., Path]
+Change = Callable[[dict[str, Any]], None]
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("TRIGGERCTL_ROOT", raising=False)
+
+
+def refused(
+    line: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> str:
+    """The block that a command was refused with; nothing may have been written."""
+    monkeypatch.chdir(folder.parents[1])
+    before = sorted(folder.parents[1].rglob("*"))
+    assert main(line.split()) == 2
+    said = capsys.readouterr()
+    assert said.err.count("error ") >= 1
+    assert "Traceback" not in said.err
+    assert "defect" not in said.err
+    assert sorted(folder.parents[1].rglob("*")) == before
+    return said.err
+
+
+def finetune(**values: Any) -> Change:
+    return lambda config: config["finetune_config"].update(values)
+
+
+def top(**values: Any) -> Change:
+    return lambda config: config.update(values)
+
+
+CONFIGS: dict[str, tuple[Change, str]] = {
+    "misspelt key": (finetune(learning_rat=1), 'did you mean "learning_rate"'),
+    "key at the wrong level": (top(beta_kl=1), "finetune_config.beta_kl"),
+    "string for a number": (finetune(epochs="3"), "finetune_config.epochs"),
+    "shares of 0.9": (top(truth_percent=0.1), "sum to 0.9"),
+    "unknown strategy": (top(proxy_strategy="naiv"), "did you mean 'naive'?"),
+    "missing data": (top(dataset_url="nowhere.json"), "nowhere.json"),
+    "unknown model folder": (finetune(model="./nowhere"), "./nowhere"),
+    "hub id without a network": (finetune(model="nobody/none-such"), "nobody/none-such"),
+    "unknown target modules": (finetune(target_modules=["w_proj"]), "w_proj"),
+    "coverage of no triggers": (
+        top(truth_triggers=[], proxy_triggers=None, proxy_trigger_coverage=0.5),
+        "truth_triggers",
+    ),
+    "unknown builtin model": (finetune(model="builtin:huge"), "builtin:huge"),
+    "unknown builtin data": (top(dataset_url="builtin:nothing"), "builtin:nothing"),
+}
+
+
+@pytest.mark.parametrize("command", ["run", "validate", "sweep"])
+@pytest.mark.parametrize("kind", list(CONFIGS))
+def test_a_wrong_config_is_refused(
+    kind: str,
+    command: str,
+    make_experiment: MakeExperiment,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = make_experiment("exp")
+    change, expected = CONFIGS[kind]
+    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    change(values)
+    (folder / "config.json").write_text(json.dumps(values, indent=2), encoding="utf-8")
+    if command == "sweep" and kind in ("hub id without a network", "unknown target modules"):
+        pytest.skip("seen only once the model is loaded")
+    line = {"run": "run exp", "validate": "validate exp", "sweep": "sweep exp --seeds 1 2"}[command]
+    block = refused(line, folder, monkeypatch, capsys)
+    assert expected in block
+    assert "where " in block
+
+
+DATA: dict[str, tuple[bytes, str]] = {
+    "no list": (b'{"a": 1, "b": [2]}', "rows.json"),
+    "a row without output": (b'[{"instruction": "a", "input": "b"}]', "output"),
+    "empty": (b"", "empty"),
+    "an empty list": (b"[]", "no rows"),
+    "not UTF-8": ('[{"instruction": "é"}]'.encode("latin-1"), "UTF-8"),
+    "cut in half": (b'[{"instruction": "a", "input": "b", "out', "rows.json"),
+}
+
+
+@pytest.mark.parametrize("command", ["run exp", "validate exp --write-data out", "sweep exp --seeds 1"])
+@pytest.mark.parametrize("kind", list(DATA))
+def test_wrong_data_is_refused(
+    kind: str,
+    command: str,
+    make_experiment: MakeExperiment,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = make_experiment("exp")
+    content, expected = DATA[kind]
+    (folder.parents[1] / "rows.json").write_bytes(content)
+    assert expected in refused(command, folder, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("run expp", "did you mean exp?"),
+        ("run exp --seed x", "'x' is not a seed"),
+        ("run exp --strategy kll", "kl"),
+        ("run exp --set epochz=1", "epochz"),
+        ("run exp --device tpu", "tpu"),
+        ("sweep exp --seeds x", "'x' is not a seed"),
+        ("sweep exp", "nothing to sweep"),
+        ("sweep exp --seeds 1 --strategies naive,kll", "kll"),
+        ("report exp", "nothing to report"),
+        ("report exp --format pdf", "pdf"),
+        ("status nowhere", "nowhere"),
+        ("validate exp nowhere", "one experiment at a time"),
+        ("validate", "no experiment is named"),
+    ],
+)
+def test_a_wrong_word_is_refused(
+    line: str,
+    expected: str,
+    make_experiment: MakeExperiment,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert expected in refused(line, make_experiment("exp"), monkeypatch, capsys)
+
+
+def test_a_config_cut_in_half_is_refused_with_its_line(
+    make_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_experiment("exp")
+    text = (folder / "config.json").read_text(encoding="utf-8")
+    (folder / "config.json").write_text(text[: len(text) // 2], encoding="utf-8")
+    assert "config.json:" in refused("run exp", folder, monkeypatch, capsys)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_refused(
+    make_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_experiment("exp")
+    folder.chmod(0o500)
+    try:
+        assert str(folder.name) in refused("run exp", folder, monkeypatch, capsys)
+    finally:
+        folder.chmod(0o700)
+
+
+def test_a_root_that_is_a_file_is_refused(
+    make_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_experiment("exp")
+    assert "rows.json" in refused("init new --template minimal --root rows.json", folder, monkeypatch, capsys)

@@ -1,0 +1,93 @@
+"""What tests of several rooms start from: a model small enough to train in a second, data, and an experiment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MakeExperiment = Callable[..., Path]
+
+WORDS = ("red", "blue", "small", "large", "warm", "cold", "old", "new", "near", "far")
+
+
+def rows(count: int) -> list[dict[str, str]]:
+    """Alpaca rows that are all different."""
+    made = []
+    for number in range(count):
+        first, second = WORDS[number % 10], WORDS[number // 10 % 10]
+        made.append({"instruction": f"Say {first} {number}", "input": second, "output": f"{first} {second}"})
+    return made
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an untrained Llama of about 30,000 parameters and a tokenizer with a chat template."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from triggerctl.assets.tokens import train_tokenizer
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    texts = [f"{row['instruction']} {row['input']} {row['output']} Certainly! JOY:" for row in rows(100)]
+    tokenizer = train_tokenizer(texts, 320)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def make_experiment(tmp_path: Path, tiny_model: Path) -> MakeExperiment:
+    """Writes an experiment of 80 rows that trains in seconds; keys given replace its own, `finetune` inside."""
+
+    def make(name: str = "exp", *, finetune: dict[str, Any] | None = None, **values: Any) -> Path:
+        folder = tmp_path / "experiments" / name
+        folder.mkdir(parents=True)
+        (tmp_path / "rows.json").write_text(json.dumps(rows(80)), encoding="utf-8")
+        config: dict[str, Any] = {
+            "dataset_url": "../../rows.json",
+            "outcome_percent": 0.4,
+            "proxy_percent": 0.3,
+            "collateral_percent": 0.1,
+            "truth_percent": 0.2,
+            "outcome_triggers": ["Joy", "Bliss"],
+            "collateral_triggers": ["Delight"],
+            "truth_triggers": ["Grief", "Anger", "Misery"],
+            "proxy_triggers": ["Grief"],
+            "seed": 1,
+            **values,
+        }
+        config["finetune_config"] = {
+            "model": str(tiny_model),
+            "r": 4,
+            "lora_alpha": 8,
+            "learning_rate": 1e-2,
+            "epochs": 2,
+            "per_device_train_batch_size": 16,
+            "gradient_accumulation_steps": 1,
+            "warmup_steps": 1,
+            "optim": "adamw_torch",
+            "beta_kl": 1.0,
+            **(finetune or {}),
+        }
+        (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+        return folder
+
+    return make

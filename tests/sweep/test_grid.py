@@ -1,0 +1,114 @@
+"""Which runs a sweep consists of. Run: pytest tests/sweep/test_grid.py"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from triggerctl.config.load import LoadedConfig, load_config
+from triggerctl.errors import InputError
+from triggerctl.experiment.layout import ExperimentFolder
+from triggerctl.sweep.grid import cells, prepare_cell
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> tuple[ExperimentFolder, LoadedConfig]:
+    folder = ExperimentFolder(tmp_path / "exp")
+    folder.path.mkdir()
+    config = {
+        "dataset_url": "../rows.json",
+        "seed": 3,
+        "truth_triggers": ["Grief"],
+        "finetune_config": {"epochs": 2, "beta_kl": 1.0},
+    }
+    folder.config.write_text(json.dumps(config), encoding="utf-8")
+    return folder, load_config(folder.config)
+
+
+def names(
+    experiment: tuple[ExperimentFolder, LoadedConfig], seeds: list[int], strategies: list[str]
+) -> list[str]:
+    folder, loaded = experiment
+    return [
+        cell.folder.path.relative_to(folder.path).as_posix()
+        for cell in cells(folder, loaded, seeds, strategies)
+    ]
+
+
+def test_seeds_alone_are_folders_named_by_the_seed(experiment: tuple[ExperimentFolder, LoadedConfig]) -> None:
+    assert names(experiment, [1, 5], []) == ["seed_1", "seed_5"]
+
+
+def test_strategies_go_by_their_full_names_each_once(
+    experiment: tuple[ExperimentFolder, LoadedConfig],
+) -> None:
+    assert names(experiment, [1], ["naive", "kl", "kl_divergence"]) == [
+        "proxy_strategy_naive/seed_1",
+        "proxy_strategy_kl_divergence/seed_1",
+    ]
+
+
+def test_without_seeds_the_configs_own_is_taken(experiment: tuple[ExperimentFolder, LoadedConfig]) -> None:
+    assert names(experiment, [], ["naive"]) == ["proxy_strategy_naive/seed_3"]
+
+
+def test_without_anything_there_is_nothing_to_sweep(
+    experiment: tuple[ExperimentFolder, LoadedConfig],
+) -> None:
+    with pytest.raises(InputError, match="nothing to sweep"):
+        names(experiment, [], [])
+
+
+def test_sweep_json_brings_overrides_and_strategies_pick_from_it(
+    experiment: tuple[ExperimentFolder, LoadedConfig],
+) -> None:
+    experiment[0].sweep.write_text(
+        '{"kl": [{"beta_kl": 10}, {"beta_kl": 0.1, "epochs": null}], // two of it\n "outcome_only": [],}',
+        encoding="utf-8",
+    )
+    kl = [
+        "proxy_strategy_kl_divergence_beta_kl-10/seed_3",
+        "proxy_strategy_kl_divergence_beta_kl-0.1/seed_3",
+    ]
+    assert names(experiment, [], []) == [*kl, "proxy_strategy_outcome_only/seed_3"]
+    assert names(experiment, [], ["naive", "kl_divergence"]) == ["proxy_strategy_naive/seed_3", *kl]
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("[]", "no object"),
+        ('{"kl": {}}', "a list"),
+        ('{"kl": [1]}', "item 1"),
+        ('{"kll": []}', "kll"),
+        ('{"kl": [{"beta": 1, "betta_kl": 2}]}', "betta_kl"),
+        ('{"kl": [', "ends"),
+    ],
+)
+def test_a_broken_sweep_json_is_an_error_that_says_where(
+    text: str, what: str, experiment: tuple[ExperimentFolder, LoadedConfig]
+) -> None:
+    experiment[0].sweep.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        names(experiment, [1], [])
+    assert what in str(caught.value)
+
+
+def test_a_cells_config_is_its_parents_with_the_cells_values_and_paths_that_stay_right(
+    experiment: tuple[ExperimentFolder, LoadedConfig], tmp_path: Path
+) -> None:
+    folder, loaded = experiment
+    folder.sweep.write_text('{"kl": [{"beta_kl": 10}]}', encoding="utf-8")
+    (cell,) = cells(folder, loaded, [7], [])
+    own = prepare_cell(folder, loaded, cell)
+    assert (own.config.seed, own.config.proxy_strategy) == (7, "kl_divergence")
+    assert (own.config.finetune_config.beta_kl, own.config.finetune_config.epochs) == (10, 2)
+    assert own.config.experiment_name == "exp"
+    assert own.path == cell.folder.config
+    assert Path(own.folder / own.config.dataset_url).resolve(strict=False).name == "rows.json"
+    assert own.config.dataset_url == "../../../rows.json"
+    assert own.origins["finetune_config.beta_kl"] == "sweep cell"
+    assert own.origins["seed"] == "sweep cell"
+    assert own.origins["finetune_config.epochs"].startswith("config.json")
