@@ -85,6 +85,8 @@ class Evaluator:
         return kept
 
     def _guess(self, rows: Sequence[Encoded]) -> None:
+        if not rows:
+            return
         guesses = self._encoder.continuation_ids([row.example for row in rows], self._nice)
         self._guesses.update(zip((row.prompt_ids for row in rows), guesses, strict=True))
 
