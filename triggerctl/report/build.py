@@ -75,7 +75,8 @@ def build_report(
     sentence = headline(groups, baseline)
     warnings = by_severity([*collection.findings, *check(groups)])
     summary = summarise(groups, headline=sentence, warnings=warnings, baseline=compared)
-    title = "triggerctl report: " + ", ".join(dict.fromkeys(group.experiment for group in groups))
+    names = list(dict.fromkeys(group.experiment for group in groups))
+    title = "triggerctl report: " + (", ".join(names) if len(names) <= 3 else f"{len(names)} experiments")
     figures = report_figures(groups, compared)
 
     make_folder(output)

@@ -213,7 +213,7 @@ def _run_table(groups: Sequence[Group]) -> str:
             str(run.seed),
             *(run_cell(run, name) for name in sets),
             false_positive_cell(run),
-            f"`{run.experiment}/{run.results}`",
+            f"{run.experiment}/{run.results}",
         ]
         for group in groups
         for run in group.runs
@@ -242,5 +242,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that Markdown shows as it stands, on one line."""
-    return "".join(f"\\{c}" if c in "\\|<>*_[]#" else c for c in " ".join(text.split()))
+    """Text that Markdown shows as it stands, on one line: it opens no table cell, tag, emphasis, code or
+    link."""
+    escaped = "".join(f"\\{c}" if c in "\\|<>*`" else c for c in " ".join(text.split()))
+    return escaped.replace("](", "]\\(")

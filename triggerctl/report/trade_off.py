@@ -156,6 +156,8 @@ def _label_means(
             arrowwidth=1 if place.far else 0.1,
             arrowcolor=hue.mark if place.far else "rgba(0,0,0,0)",
             standoff=8,
+            bgcolor=PAPER,
+            borderpad=1,
             font={"size": 12, "color": hue.text},
         )
 
