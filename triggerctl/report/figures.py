@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 from triggerctl.report.curves import Curve, draw_curves, epoch_axis, label_ends, share_axis
 from triggerctl.report.drawing import INK, MUTED, PAPER, lay_out, plain
 from triggerctl.report.rows import Group, shown_sets
-from triggerctl.report.styles import LONGEST_LINE, MOST_NAMES, Style, where, whisker
+from triggerctl.report.styles import LONGEST_LINE, MOST_NAMES, Style, one_seed_each, where, whisker
 
 WIDTH = 1100
 
@@ -31,7 +31,6 @@ def rates_figure(groups: Sequence[Group], looks: Mapping[str, Style]) -> go.Figu
     for column, name in enumerate(sets, start=1):
         for place, group in enumerate(groups):
             _add_rate(figure, group, name, looks[group.label], rows - 1 - place, column)
-    single = all(len(group.runs) == 1 for group in groups)
     lay_out(
         figure,
         title="How often each strategy shows the habit, by evaluation set",
@@ -39,7 +38,7 @@ def rates_figure(groups: Sequence[Group], looks: Mapping[str, Style]) -> go.Figu
         + "trigger response rate at the end of training · "
         + (
             "one seed; whiskers: 95 % Wilson interval over rows"
-            if single
+            if one_seed_each(groups)
             else "bar: mean over seeds; dots: each seed; whiskers: 95 % t-interval over seeds"
         ),
         width=WIDTH,
@@ -142,7 +141,8 @@ def curves_figure(groups: Sequence[Group], looks: Mapping[str, Style]) -> go.Fig
         figure,
         title="When the habit is learnt, and when it leaks",
         subtitle=where(groups)
-        + "trigger response rate after each epoch · bold: mean over seeds; thin: each seed",
+        + "trigger response rate after each epoch · "
+        + ("one seed" if one_seed_each(groups) else "bold: mean over seeds; thin: each seed"),
         width=WIDTH,
         height=height,
         top=top,

@@ -47,6 +47,10 @@ def styles(groups: Sequence[Group], baseline: str | None) -> dict[str, Style]:
     return result
 
 
+def one_seed_each(groups: Sequence[Group]) -> bool:
+    return all(len(group.runs) == 1 for group in groups)
+
+
 def where(groups: Sequence[Group]) -> str:
     """The experiment, where a report has several."""
     return f"{plain(groups[0].place)} · " if groups and groups[0].place else ""

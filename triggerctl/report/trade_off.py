@@ -11,7 +11,7 @@ from triggerctl.report.drawing import PAPER, Hue, lay_out, plain
 from triggerctl.report.labels import around
 from triggerctl.report.rows import Group
 from triggerctl.report.statistics import Interval, mean_over_seeds
-from triggerctl.report.styles import LONGEST_LINE, MOST_NAMES, Style, where, whisker
+from triggerctl.report.styles import LONGEST_LINE, MOST_NAMES, Style, one_seed_each, where, whisker
 
 
 def trade_off_figure(groups: Sequence[Group], looks: Mapping[str, Style], leak_set: str) -> go.Figure:
@@ -24,7 +24,12 @@ def trade_off_figure(groups: Sequence[Group], looks: Mapping[str, Style], leak_s
         figure,
         title="What each strategy keeps, and what it lets leak",
         subtitle=where(groups)
-        + "large marks: mean over seeds with 95 % t-intervals; small marks: each seed · aim: upper left"
+        + (
+            "one seed"
+            if one_seed_each(groups)
+            else "large marks: mean over seeds with 95 % t-intervals; small marks: each seed"
+        )
+        + " · aim: upper left"
         + (" · numbers: as in the figure of rates" if len(groups) > MOST_NAMES else ""),
         width=width,
         height=height,
