@@ -58,6 +58,25 @@ def target_modules(model: torch.nn.Module, options: FinetuneConfig) -> list[str]
     return wanted
 
 
+def adapter_size(model: torch.nn.Module, options: FinetuneConfig) -> int:
+    """How many weights LoRA would train in `model`, which may be empty: r × (inputs + outputs) per adapted
+    matrix.
+
+    Raises InputError as `target_modules` does."""
+    targets = target_modules(model, options)
+    return sum(
+        options.r * (module.in_features + module.out_features)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and _is_target(name, targets)
+    )
+
+
+def _is_target(name: str, targets: list[str] | str) -> bool:
+    if isinstance(targets, str):
+        return not name.endswith("lm_head")
+    return any(name == target or name.endswith(f".{target}") for target in targets)
+
+
 def save_adapter(model: PeftModel, folder: Path) -> None:
     """Write adapter_config.json and adapter_model.safetensors, read them back and compare.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import torch
 
@@ -57,3 +58,20 @@ def default_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, *, seconds: float = 0.3) -> float:
+    """Floating-point operations a second in large matrix products, measured now on this device: the floor
+    that training and evaluation are held against."""
+    size = 1024 if device.type == "cpu" else 8192
+    left = torch.ones(size, size, device=device, dtype=dtype)
+    right = torch.ones(size, size, device=device, dtype=dtype)
+    best = 0.0
+    began = time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        start = time.perf_counter()
+        product = left @ right
+        if device.type != "cpu":
+            float(product[0, 0])
+        best = max(best, 2 * size**3 / (time.perf_counter() - start))
+    return best

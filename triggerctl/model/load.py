@@ -62,12 +62,16 @@ def load_tokenizer(files: ModelFiles, options: FinetuneConfig) -> PreTrainedToke
     return tokenizer
 
 
-def parameter_count(files: ModelFiles, options: FinetuneConfig) -> int:
-    """How many weights the model has, from its configuration alone: nothing is loaded."""
+def empty_model(files: ModelFiles, options: FinetuneConfig) -> PreTrainedModel:
+    """The model's shape from its configuration alone, on no device: nothing is loaded.
+
+    Raises InputError where the configuration can't be read."""
     config = _model_config(files, options)
     with torch.device("meta"), _quiet():
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=options.trust_remote_code)
-    return sum(weight.numel() for weight in model.parameters())
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            config, trust_remote_code=options.trust_remote_code
+        )
+    return model
 
 
 def load_checkpoint(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-from huggingface_hub import create_repo
+from huggingface_hub import create_repo, upload_folder
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 from transformers import PreTrainedTokenizerBase
 
@@ -34,12 +35,14 @@ def publish(
     Raises RunError where the hub refuses; results on disk are not touched by that."""
     try:
         create_repo(repository, private=private, exist_ok=True)
-        if model.adapter is not None and not merged:
-            model.adapter.push_to_hub(repository, private=private)
-        else:
-            with _merged(model):
-                model.network.push_to_hub(repository, private=private, state_dict=_plain_state(model))
-        tokenizer.push_to_hub(repository, private=private)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "upload"
+            if model.adapter is not None and not merged:
+                model.adapter.save_pretrained(str(folder), safe_serialization=True)
+                tokenizer.save_pretrained(folder)
+            else:
+                save_whole_model(model, tokenizer, folder)
+            upload_folder(repo_id=repository, folder_path=folder)
     except (HfHubHTTPError, LocalTokenNotFoundError, httpx.HTTPError, OSError) as error:
         raise RunError(
             f"pushing to {repository} failed",

@@ -3,9 +3,7 @@ does."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
-import json
 import platform
 import shutil
 import sys
@@ -103,7 +101,7 @@ def summarise(
             "commit": prepared.files.commit,
             "parameters": prepared.shape.parameters,
             "trainable": prepared.shape.trainable,
-            "chat_template_sha256": _template_hash(prepared),
+            "chat_template_sha256": prepared.encoder.template.sha256,
         },
     )
 
@@ -152,7 +150,7 @@ def _save_weights(plan: RunPlan, prepared: Prepared, results: Path) -> None:
                     "hash": plan.hash,
                     "model": plan.model.name,
                     "model_fingerprint": plan.model.fingerprint,
-                    "chat_template_sha256": _template_hash(prepared),
+                    "chat_template_sha256": prepared.encoder.template.sha256,
                 },
             )
     if options.save_model_locally:
@@ -167,12 +165,6 @@ def _save_weights(plan: RunPlan, prepared: Prepared, results: Path) -> None:
             private=options.push_to_private,
             merged=options.merge_before_push,
         )
-
-
-def _template_hash(prepared: Prepared) -> str:
-    template = prepared.tokenizer.chat_template
-    text = template if isinstance(template, str) else json.dumps(template, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _drop_checkpoints(plan: RunPlan, results: Path) -> None:
