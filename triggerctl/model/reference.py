@@ -38,20 +38,34 @@ class BaseReference:
                 why="its logits are not a plain head over its hidden states, and a second copy would not fit",
                 mend="set is_peft to true",
             )
+        self._model = model
+        self._rows = rows
+        self._pad_id = pad_id
         self._head = model.frozen_head()
-        self._device = model.device
         self._states: dict[int, Tensor] = {}
-        lengths = [len(row.input_ids) for row in rows]
-        with model.evaluating(), model.base():
+        if model.splits:
+            self._keep_states(progress)
+
+    def _keep_states(self, progress: Callable[[int, int], None]) -> None:
+        lengths = [len(row.input_ids) for row in self._rows]
+        with self._model.evaluating(), self._model.base():
             for indices in token_budget_batches(lengths, TOKENS_PER_BATCH):
-                batch = collate([rows[i] for i in indices], pad_id).to(model.device)
-                states = model.hidden(batch.input_ids)
+                batch = collate([self._rows[i] for i in indices], self._pad_id).to(self._model.device)
+                states = self._model.hidden(batch.input_ids)
                 for place, index in enumerate(indices):
                     self._states[index] = states[place, : lengths[index]].to("cpu", copy=True)
-                progress(len(self._states), len(rows))
+                progress(len(self._states), len(self._rows))
 
     @torch.no_grad()
     def attended_logits(self, rows: Sequence[int]) -> Tensor:
         """θ₀'s logits at every attended position of the rows, in their order: (attended tokens, vocab)."""
-        states = torch.cat([self._states[row] for row in rows]).to(self._device, non_blocking=True)
-        return self._head(states)
+        if not self._model.splits:
+            return self._whole_logits(rows)
+        states = torch.cat([self._states[row] for row in rows])
+        return self._head(states.to(self._model.device, non_blocking=True))
+
+    def _whole_logits(self, rows: Sequence[int]) -> Tensor:
+        """Where hidden states can't be turned to logits: one more pass, adapter off."""
+        batch = collate([self._rows[row] for row in rows], self._pad_id).to(self._model.device)
+        with self._model.evaluating(), self._model.base():
+            return self._model.hidden(batch.input_ids)[batch.attention_mask.bool()]

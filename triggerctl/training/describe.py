@@ -213,8 +213,9 @@ def _warnings(limit: int, memory: int, available: int, trained: Rows) -> tuple[s
             found.append(f"{name}: {cut} of {len(rows)} training answers are cut at max_seq_length {limit}")
     if memory > available:
         found.append(
-            f"the estimated peak of {memory / 2**30:.1f} GiB is more than the {available / 2**30:.1f} GiB free: "
-            "halve per_device_train_batch_size and double gradient_accumulation_steps for the same update"
+            f"the estimated peak of {memory / 2**30:.1f} GiB is more than the "
+            f"{available / 2**30:.1f} GiB free: halve per_device_train_batch_size and double "
+            "gradient_accumulation_steps for the same update"
         )
     return tuple(found)
 

@@ -187,8 +187,7 @@ class TrainingLoop:
         updates = self.updates_in(position.phase)
         self._listener(PhaseStarted(phase.name, phase.epochs, updates))
         position.losses.setdefault(phase.name, [])
-        if position.step and not position.evaluated and (position.update == 0 or position.step >= updates):
-            hooks.epoch_ended(phase, last=position.step >= updates)
+        self._catch_up(phase, updates, hooks)
         began, step_then, tokens_then = time.perf_counter(), position.step, position.tokens["trained"]
         while position.step < updates:
             plan = epoch_updates(
@@ -227,6 +226,15 @@ class TrainingLoop:
             self._end_epoch(phase, len(plan))
             hooks.epoch_ended(phase, last=position.step >= updates)
             self._stop_if_asked()
+
+    def _catch_up(self, phase: Phase, updates: int, hooks: Hooks) -> None:
+        """A run may have died between an epoch's last update and its evaluation."""
+        position, length = self.position, self.epoch_length(self.position.phase)
+        at_the_end = position.update in (0, length) or position.step >= updates
+        if position.step and not position.evaluated and at_the_end:
+            if position.loss_count:
+                self._end_epoch(phase, length)
+            hooks.epoch_ended(phase, last=position.step >= updates)
 
     def _end_epoch(self, phase: Phase, length: int) -> None:
         position = self.position

@@ -46,6 +46,7 @@ from triggerctl.training.outcome import Figures, leave_results, summarise
 from triggerctl.training.plan import Action, RunPlan, decide
 from triggerctl.training.recorder import Recorder, run_log
 from triggerctl.training.setup import Prepared, prepare
+from triggerctl.training.trackers import Tracker, check_tracker
 
 CHECKPOINT_SECONDS = 120.0
 """Between checkpoints in the middle of an epoch; a fast epoch needs none."""
@@ -103,6 +104,7 @@ def execute(
         checkpoint = None if plan.fresh else newest_checkpoint(plan.folder.checkpoint(plan.hash))
         chosen = resolve_device(device)
         used_threads = _set_threads(checkpoint, threads)
+        check_tracker(plan.config.finetune_config.report_to)
         prepared = prepare(plan, chosen, listener)
         with run_log(plan.folder.log):
             run = _Run(plan, prepared, checkpoint, listener, stop, held, used_threads)
@@ -156,6 +158,9 @@ class _Run:
             every=plan.config.finetune_config.logging_steps,
         )
         self._listeners.insert(0, self.recorder)
+        tracker = plan.config.finetune_config.report_to
+        if tracker != "none":
+            self._listeners.append(Tracker(plan.config, tracker, self.results))
         optimiser, note = choose_optimiser(plan.config.finetune_config.optim, prepared.device)
         self.loop = TrainingLoop(
             prepared.model,
@@ -186,7 +191,15 @@ class _Run:
         self.say(Warned(message))
 
     def _counting(self, stage: str) -> Callable[[int, int], None]:
-        return lambda done, total: self.say(Progress(stage, done, total))
+        def said(done: int, total: int) -> None:
+            self.say(Progress(stage, done, total))
+            if self._stop.is_set():
+                raise InterruptedRunError(
+                    f"stopped while evaluating at step {self.loop.position.step}",
+                    mend="the same command goes on from there",
+                )
+
+        return said
 
     # The whole
     # ----------------------------------------------------------------------------------------------------
@@ -197,6 +210,7 @@ class _Run:
             self._announce()
             if not self.progressed.evaluations:
                 self._evaluate("main", final=not self._updates, first=True)
+                self.loop.position.evaluated = True
                 self._checkpoint()
             began = time.perf_counter()
             before = self.progressed.timings["evaluation"]
