@@ -1,4 +1,4 @@
-"""What tests of several rooms start from: a model small enough to train in a second, data, and an experiment."""
+"""What tests of several rooms start from: a model small enough to train in a second, and an experiment."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_experiment(tmp_path: Path, tiny_model: Path) -> MakeExperiment:
-    """Writes an experiment of 80 rows that trains in seconds; keys given replace its own, `finetune` inside."""
+    """Writes an experiment of 80 rows, trained in seconds; given keys replace its own, `finetune` inside."""
 
     def make(name: str = "exp", *, finetune: dict[str, Any] | None = None, **values: Any) -> Path:
         folder = tmp_path / "experiments" / name

@@ -12,11 +12,12 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -30,10 +31,18 @@ LABEL_WIDTH = 8
 """Of the words in front of a block's lines: error, where, why, mend, warning, strategy, next."""
 
 
+class Screen(Console):
+    """A console that lets whoever prints decide what a reader who has left (`… | head`) means."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise what Rich would turn into the end of the program: a run goes on without its reader."""
+        raise BrokenPipeError
+
+
 def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else PLAIN_WIDTH
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
+    return Screen(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
 
 
 out = _console(stderr=False)
@@ -150,13 +159,58 @@ def table(title: str | None = None) -> Table:
         box=box.SIMPLE_HEAD,
         header_style="dim",
         pad_edge=False,
+        padding=(0, 1, 0, 0),
         show_edge=False,
     )
+
+
+def fitted_table(
+    heads: Mapping[str, str],
+    rows: Sequence[Mapping[str, str | Text]],
+    *,
+    words: Collection[str],
+    droppable: Sequence[str] = (),
+    margin: int = 0,
+) -> Table:
+    """A table that fits the screen: where it is too wide, columns are left out, the first of `droppable`
+    first.
+
+    heads: column → its title, in order. words: the columns that hold words, to the left; others hold numbers.
+    margin: columns of the screen that are taken already.
+    """
+    shown = dict(heads)
+    unbounded = out.options.update(max_width=10 * PLAIN_WIDTH)
+    made = _table(shown, rows, words)
+    for name in droppable:
+        if Measurement.get(out, unbounded, made).maximum <= out.width - margin:
+            break
+        del shown[name]
+        made = _table(shown, rows, words)
+    return made
+
+
+def _table(
+    heads: Mapping[str, str], rows: Sequence[Mapping[str, str | Text]], words: Collection[str]
+) -> Table:
+    made = table()
+    for name, title in heads.items():
+        if name in words:
+            made.add_column(title, overflow="fold")
+        else:
+            made.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        made.add_row(*(row[name] for name in heads))
+    return made
 
 
 def indented(content: RenderableType, by: int = 2) -> Padding:
     """Content moved to the right."""
     return Padding(content, (0, 0, 0, by))
+
+
+def interval(low: float, high: float) -> str:
+    """From where to where a share may lie."""
+    return f"{low:.2f}–{high:.2f}"
 
 
 def rate(value: float | None) -> str:

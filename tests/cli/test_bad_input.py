@@ -1,4 +1,6 @@
-"""Wrong input, each kind of it: one clear block, exit 2, nothing written. Run: pytest tests/cli/test_bad_input.py"""
+"""Wrong input of each kind: one clear block, exit 2, nothing written.
+
+Run: pytest tests/cli/test_bad_input.py"""
 
 from __future__ import annotations
 

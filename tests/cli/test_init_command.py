@@ -43,8 +43,8 @@ def test_a_list_of_templates_is_also_json(capsys: pytest.CaptureFixture[str]) ->
 def test_model_dataset_and_set_point_it_at_ones_own(tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text("[]", encoding="utf-8")
     (tmp_path / "models" / "m").mkdir(parents=True)
-    line = "init exp --template minimal --dataset mine.json --model models/m --set epochs=3 beta_kl=0.5 --set seed=9"
-    assert main(line.split()) == 0
+    line = "init exp --template minimal --dataset mine.json --model models/m"
+    assert main([*line.split(), "--set", "epochs=3", "beta_kl=0.5", "--set", "seed=9"]) == 0
     file = Path("experiments/exp/config.json")
     config = load_config(file).config
     assert (file.parent / config.dataset_url).resolve() == tmp_path / "mine.json"

@@ -1,4 +1,6 @@
-"""`triggerctl run`, `status` and `report` on a real small experiment. Run: pytest tests/cli/test_run_command.py"""
+"""`triggerctl run`, `status` and `report` on a real small experiment.
+
+Run: pytest tests/cli/test_run_command.py"""
 
 from __future__ import annotations
 

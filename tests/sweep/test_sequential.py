@@ -107,7 +107,7 @@ def test_a_cell_without_results_follows_its_parent(
     cell = experiment / "seed_1" / "config.json"
     cell.parent.mkdir()
     cell.write_text(json.dumps({"seed": 1, "dataset_url": "builtin:gone"}), encoding="utf-8")
-    assert main("sweep exp --seeds 1 --threads 1".split()) == 0
+    assert main(["sweep", "exp", "--seeds", "1", "--threads", "1"]) == 0
     values = json.loads(cell.read_text(encoding="utf-8"))
     assert values["dataset_url"] == "../../../rows.json"
     assert finished(experiment) == ["seed_1"]
@@ -125,7 +125,7 @@ def test_cells_that_differ_only_in_what_their_strategy_ignores_are_one(
 def test_nothing_starts_when_one_cell_is_wrong(experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (experiment / "sweep.json").write_text('{"naive": [{}], "kl": [{"beta_kl": -1}]}', encoding="utf-8")
     before = sorted(experiment.rglob("*"))
-    assert main("sweep exp --seeds 1 2".split()) == 2
+    assert main(["sweep", "exp", "--seeds", "1", "2"]) == 2
     said = capsys.readouterr().err
     assert "beta_kl" in said
     assert "sweep.json:1" in said

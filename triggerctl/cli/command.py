@@ -158,7 +158,7 @@ def _write_help(command: TyperCommand | TyperGroup, ctx: Any) -> None:
         ]
         section("Commands", [(name, " ".join(meaning.split())) for name, meaning in commands])
     if arguments:
-        section("Arguments", [(str(param.metavar), param.help or "") for param in arguments])
+        section("Arguments", [(str(param.metavar), str(getattr(param, "help", ""))) for param in arguments])
     options = [param.get_help_record(ctx) for param in shown if param not in arguments]
     section("Options", [record for record in options if record is not None])
 

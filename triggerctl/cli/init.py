@@ -36,7 +36,7 @@ def command(
 ) -> None:
     """Begin an experiment: a folder with a commented config.json, copied from a template.
 
-    Example:
+    Example
         $ triggerctl init demo --template quickstart
         made     experiments/demo/config.json
         next     triggerctl run demo

@@ -30,7 +30,10 @@ DOING = {
     "base pass": "reading the base model",
     "figures": "drawing figures",
 }
-LABEL_WIDTH = 10
+NOT_SHOWN = ("proxy_neg",)
+"""Sets left out of the growing table: their prompts, and so their rates, are another set's."""
+
+LABEL_WIDTH = console.LABEL_WIDTH
 _BYTE_STAGES = ("download",)
 
 
@@ -97,9 +100,9 @@ class LiveRun:
         self._line(
             "model",
             f"{event.parameters:,} parameters, {event.trainable:,} trained ({share:.1%}), "
-            f"{event.device}, {event.dtype}, {_many(event.threads, 'thread')}",
+            f"{event.device}, {event.dtype}, {many(event.threads, 'thread')}",
         )
-        plan = f"{_many(event.epochs, 'epoch')}, {_many(event.updates, 'update')}"
+        plan = f"{many(event.epochs, 'epoch')}, {many(event.updates, 'update')}"
         if event.resumed_step is not None:
             plan += f"; goes on after update {event.resumed_step}"
         self._line("plan", plan)
@@ -138,14 +141,15 @@ class LiveRun:
     def _evaluated(self, evaluation: Evaluation) -> None:
         """A row of the table that grows with the run: the training loss since the last row, then each set's
         rate."""
-        columns = ordered_sets(evaluation.sets)
+        columns = tuple(name for name in ordered_sets(evaluation.sets) if name not in NOT_SHOWN)
         if columns != self._columns:
             self._columns = columns
             heads = "".join(f"  {name:>{_width(name)}}" for name in columns)
             self._out.print(Text(f"{'':{LABEL_WIDTH}}  {'loss':>6}{heads}", style="dim"), soft_wrap=True)
         loss = f"{sum(self._losses) / len(self._losses):.3f}" if self._losses else "–"
         self._losses = []
-        row = Text(f"{evaluation.label:{LABEL_WIDTH}}", style="bold")
+        label = evaluation.label if len(evaluation.label) <= LABEL_WIDTH else "at end"
+        row = Text(f"{label:{LABEL_WIDTH}}", style="bold")
         row.append(f"  {loss:>6}", style="not bold")
         for name in columns:
             triggered = evaluation.sets[name].triggered
@@ -189,7 +193,8 @@ def _width(name: str) -> int:
     return max(len(name), 4)
 
 
-def _many(count: int, noun: str) -> str:
+def many(count: int, noun: str) -> str:
+    """A count with its noun: 1 row, 1,200 rows."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 

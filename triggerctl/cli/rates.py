@@ -14,7 +14,8 @@ from triggerctl.experiment.results import StoredResults, read_results
 RATES = ("outcome", "proxy", "collateral", "truth", "truth_minus_proxy")
 """The sets that fit a line beside a run's name."""
 
-HEADS = {"truth_minus_proxy": "truth − proxy"}
+HEADS = {name: name for name in RATES} | {"truth_minus_proxy": "truth −\nproxy"}
+"""Their columns' titles."""
 
 _STYLES = {
     "done": "green",
@@ -53,6 +54,6 @@ def final_rates(results: Path | None) -> dict[str, float | None]:
         return {}
 
 
-def cells(rates: Mapping[str, float | None]) -> list[str]:
+def cells(rates: Mapping[str, float | None]) -> dict[str, str | Text]:
     """One cell for each of `RATES`."""
-    return [console.rate(rates.get(name)) for name in RATES]
+    return {name: console.rate(rates.get(name)) for name in RATES}

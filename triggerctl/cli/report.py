@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from triggerctl.experiment.layout import ExperimentFolder
+    from triggerctl.report.build import ReportResult
     from triggerctl.report.rows import Group
 
 FORMATS = ("html", "md", "csv", "json", "png", "svg")
@@ -41,11 +42,12 @@ def command(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare the finished runs of one or several experiments: means over seeds, intervals, figures, one
-    page.
+    """Compare finished runs: means over seeds, intervals, figures, one page.
 
-    Example:
+    Example
         $ triggerctl report demo --baseline naive
+        found     …
+        group  seeds  outcome  proxy  collateral  truth  truth − proxy
         …
         report    experiments/demo/report/index.html
     """
@@ -68,47 +70,52 @@ def command(
         written = {"headline": made.headline, "files": [str(path) for path in made.paths], "note": made.note}
         console.print_json({**written, "summary": made.summary.model_dump(mode="json")})
         return
-    for finding in made.warnings:
-        console.warn(finding.text)
-    if made.note is not None:
-        console.warn(made.note)
+    _show(made)
+    page = next((path for path in made.paths if path.suffix == ".html"), None)
+    steps = [["python", "-m", "webbrowser", str(page)]] if page is not None else []
+    if len(made.groups) == 1:
+        swept = ("--seeds", "1", "5", "42", "--strategies", "naive,kl")
+        steps.append(globals_.suggest("sweep", experiments[0], *swept))
+    console.next_step(*(steps or [globals_.suggest("status", *experiments)]))
+
+
+def _show(made: ReportResult) -> None:
+    from triggerctl import console
+
     console.say("found", made.headline)
     console.out.print()
     console.out.print(_table(made.groups))
     console.out.print()
-    console.say(
-        "report",
-        str(made.paths[0]),
-        *(f"{len(made.paths) - 1} more files beside it" for _ in made.paths[1:2]),
-    )
-    console.next_step(globals_.suggest("status", *experiments))
+    for text in [finding.text for finding in made.warnings] + ([made.note] if made.note else []):
+        console.warn(text)
+    console.out.print()
+    others = len(made.paths) - 1
+    console.say("report", str(made.paths[0]), *([f"and {others} more files beside it"] if others else []))
 
 
 def _table(groups: Sequence[Group]) -> Table:
-    """A line for each strategy and parameter set: seeds, and each set's mean rate with its interval."""
+    """A line for each strategy and parameter set: seeds, and each set's mean rate with its interval below."""
     from triggerctl import console
     from triggerctl.cli.rates import HEADS, RATES
 
-    table = console.table()
-    table.add_column("group", overflow="fold")
-    table.add_column("seeds", justify="right")
-    for name in RATES:
-        table.add_column(HEADS.get(name, name), justify="right")
-    for group in groups:
-        table.add_row(group.label, str(len(group.runs)), *(_mean(group, name) for name in RATES))
-    return table
+    rows = [
+        {
+            "group": group.label,
+            "seeds": str(len(group.runs)),
+            **{name: _mean(group, name) for name in RATES},
+        }
+        for group in groups
+    ]
+    heads = {"group": "group", "seeds": "seeds", **HEADS}
+    return console.fitted_table(heads, rows, words=("group",), droppable=("truth", "proxy"))
 
 
 def _mean(group: Group, name: str) -> str:
-    """A set's mean rate over seeds, its 95 % interval below it where there is one."""
     from triggerctl import console
 
-    summary = group.summary(name)
-    if summary is None:
-        return "–"
     interval = group.interval(name)
-    below = "" if interval is None else f"\n{interval.low:.2f} to {interval.high:.2f}"
-    return console.rate(summary.mean) + below
+    below = "" if interval is None else f"\n{console.interval(interval.low, interval.high)}"
+    return console.rate(group.mean(name)) + below
 
 
 def _formats(given: Sequence[str] | None) -> tuple[str, ...]:

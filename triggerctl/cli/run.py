@@ -37,17 +37,20 @@ def command(
     device: Device = "auto",
     threads: Threads = None,
 ) -> int:
-    """Train one run, evaluate it before, between and after, and show what it learnt and where it leaked.
+    """Train one run, and show what it learnt and where it leaked.
 
-    The same command again trains nothing that is done and goes on where it was interrupted. Results are never
-    replaced.
+    It is evaluated before training and after each epoch. The same command again trains nothing that is done
+    and goes on where it was interrupted. Results are never replaced.
 
-    Example:
-        $ triggerctl run demo --strategy kl --set beta_kl=1 epochs=4
+    Example
+        $ triggerctl run demo --set epochs=4
         …
-        set                epoch   loss  rate  of rows   95 % interval  false positives
-        outcome                0  3.214  0.00     0/96    0.00 to 0.04       0.00  0/96
-                               4  0.402  0.98    94/96    0.93 to 0.99       0.00  0/96
+        set     epoch   loss  rate  of rows  95 % interval  false positives
+        outcome     0  3.133  0.00     0/60      0.00–0.06       0.00  0/60
+                    4  0.956  1.00    60/60      0.94–1.00       0.03  2/60
+        …
+
+        $ triggerctl run demo --strategy kl --set beta_kl=0.5 --seed 5
     """
     from triggerctl import console
     from triggerctl.cli.live import LiveRun, download_listener

@@ -20,6 +20,7 @@ SAMPLED_SETS = ("outcome", "collateral", "truth_minus_proxy", "truth", "proxy")
 
 SAMPLES = 3
 _ANSWER_CHARACTERS = 300
+_RATE = 2
 
 
 def result_table(results: TriggerctlResults) -> Table:
@@ -43,13 +44,14 @@ def result_table(results: TriggerctlResults) -> Table:
                 cells = _cells(moment, moment.sets[name])
                 table.add_row(
                     name if index == 0 else "",
-                    *(
-                        Text(cell, style="bold" if last and place == 2 else "")
-                        for place, cell in enumerate(cells)
-                    ),
-                    end_section=False,
+                    *(Text(cell, style=_style(place, last=last)) for place, cell in enumerate(cells)),
                 )
     return table
+
+
+def _style(place: int, *, last: bool) -> str:
+    """Before is quiet, after is plain, and the rate after is what one looks for."""
+    return "dim" if not last else "bold" if place == _RATE else ""
 
 
 def _cells(moment: Evaluation, evaluated: SetEvaluation) -> tuple[str, str, str, str, str, str]:
@@ -72,7 +74,7 @@ def _rate(count: Count | None) -> tuple[str, str, str]:
     interval = wilson_interval(count.k, count.n) if count is not None else None
     if count is None or interval is None:
         return "–", "–", "–"
-    return console.rate(count.rate), f"{count.k}/{count.n}", f"{interval.low:.2f} to {interval.high:.2f}"
+    return console.rate(count.rate), f"{count.k}/{count.n}", console.interval(interval.low, interval.high)
 
 
 def samples(lines: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -122,4 +124,4 @@ def show(out: Console, results: TriggerctlResults, lines: Sequence[dict[str, Any
         out.print()
         out.print(sample_block(pair))
     out.print()
-    out.print(Text.assemble(("results  ", "dim"), str(folder)), soft_wrap=True)
+    console.say("results", str(folder))

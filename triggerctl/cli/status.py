@@ -33,14 +33,14 @@ def command(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show where every run stands: its state, its epoch, its loss and rates, and why it failed.
+    """Show where every run stands, its loss and rates, and why it failed.
 
-    Example:
+    Example
         $ triggerctl status demo
         demo
-        run     strategy  seed  state  epoch   loss  outcome  proxy  collateral  truth  truth − proxy
-        seed_1  naive        1  done     4/4  0.412     0.98   0.00        0.95   0.41           0.45
-        seed_5  naive        5  stale    1/4  1.377        –      –           –      –              –
+        run     strategy  seed  state  epoch   loss  outcome  proxy  …
+        seed_1  naive        1  done     4/4  0.412     0.98   0.00  …
+        seed_5  naive        5  stale    1/4  1.377        –      –  …
     """
     from triggerctl import console
 
@@ -184,29 +184,38 @@ def _counted(runs: Sequence[_Run]) -> str:
 
 def _table(runs: Sequence[_Run]) -> RenderableType:
     from triggerctl import console
-    from triggerctl.cli.rates import HEADS, RATES, cells, state_text
+    from triggerctl.cli.rates import HEADS, cells, state_text
+    from triggerctl.experiment.layout import CELL_PREFIX
 
-    table = console.table()
-    table.add_column("run", overflow="fold")
-    table.add_column("strategy", overflow="fold")
-    table.add_column("seed", justify="right", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    table.add_column("epoch", justify="right", no_wrap=True)
-    table.add_column("loss", justify="right", no_wrap=True)
-    for name in RATES:
-        table.add_column(HEADS.get(name, name), justify="right")
-    for run in runs:
-        whole = f"/{run.epochs:g}" if run.epochs is not None else ""
-        table.add_row(
-            run.name,
-            run.strategy or "–",
-            "–" if run.seed is None else str(run.seed),
-            state_text(run.state),
-            "–" if run.epoch is None or run.state == "pending" else f"{run.epoch:.3g}{whole}",
-            "–" if run.loss is None else f"{run.loss:.3f}",
-            *cells(run.rates),
-        )
-    return table
+    rows = [
+        {
+            "run": run.name,
+            "strategy": run.strategy or "–",
+            "seed": "–" if run.seed is None else str(run.seed),
+            "state": state_text(run.state),
+            "epoch": _epochs(run),
+            "loss": "–" if run.loss is None else f"{run.loss:.3f}",
+            **cells(run.rates),
+        }
+        for run in runs
+    ]
+    own = ("run", "strategy", "seed", "state", "epoch", "loss")
+    said = ("strategy", "seed")  # by the folders of cells already
+    droppable = ("truth", "proxy", "loss", "epoch")
+    all_cells = all(run.name.startswith(CELL_PREFIX) for run in runs)
+    return console.fitted_table(
+        {name: name for name in own} | HEADS,
+        rows,
+        words=("run", "strategy", "state"),
+        droppable=(*said, *droppable) if all_cells else (*droppable, *said),
+        margin=2,
+    )
+
+
+def _epochs(run: _Run) -> str:
+    if run.epoch is None or run.state == "pending":
+        return "–"
+    return f"{run.epoch:.3g}" + (f"/{run.epochs:g}" if run.epochs is not None else "")
 
 
 def _why(run: _Run) -> list[RenderableType]:

@@ -38,11 +38,12 @@ def command(
     The same command again does what is missing, failed or interrupted. Strategies that sweep.json lists bring
     their overrides; without --strategies all of them are taken.
 
-    Example:
+    Example
         $ triggerctl sweep demo --seeds 1 5 42 --strategies naive,kl
         …
-        run                                  outcome  time  outcome  collateral  truth_minus_proxy
-        proxy_strategy_kl_divergence/seed_1  done     21 s     1.00        0.93               0.04
+        run                                  ended  time  outcome  proxy  …
+        proxy_strategy_naive/seed_1          done   21 s     1.00   0.00  …
+        proxy_strategy_kl_divergence/seed_1  done   24 s     1.00   0.00  …
     """
     from triggerctl import console
     from triggerctl.cli.live import LiveRun, download_listener

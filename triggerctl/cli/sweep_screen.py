@@ -12,7 +12,7 @@ from rich.text import Text
 
 from triggerctl import console
 from triggerctl.cli.live import LiveRun
-from triggerctl.cli.rates import HEADS, RATES, cells, final_rates, state_text
+from triggerctl.cli.rates import HEADS, cells, final_rates, state_text
 
 if TYPE_CHECKING:
     from triggerctl.sweep.sequential import CellOutcome, PlannedCell, Sweep
@@ -52,10 +52,8 @@ class SweepScreen:
         if outcome.error is not None:
             console.show_error(outcome.error)
         elif not trained:
-            line = Text.assemble(
-                (f"{outcome.outcome.value:10}  ", "dim"), name, (f"  {outcome.reason}", "dim")
-            )
-            self._out.print(line, soft_wrap=True)
+            why = [] if outcome.results is not None else [Text(outcome.reason, style="dim")]
+            console.say(outcome.outcome.value, name, *why)
 
     def _close(self) -> None:
         if self._live is not None:
@@ -65,20 +63,17 @@ class SweepScreen:
 
 def outcome_table(sweep: Sweep, outcomes: Sequence[CellOutcome]) -> Table:
     """All runs of a sweep: what became of each, its time and its final rates; those not reached as well."""
-    table = console.table()
-    table.add_column("run", overflow="fold")
-    table.add_column("ended", no_wrap=True)
-    table.add_column("time", justify="right", no_wrap=True)
-    for name in RATES:
-        table.add_column(HEADS.get(name, name), justify="right")
     by_cell = {id(ended.planned): ended for ended in outcomes}
+    rows = []
     for planned in sweep.planned:
         ended = by_cell.get(id(planned))
-        word = ended.outcome.value if ended is not None else "not reached"
-        table.add_row(
-            planned.cell.folder.path.relative_to(sweep.folder.path).as_posix(),
-            state_text(word),
-            console.duration(ended.seconds) if ended is not None and ended.seconds else "–",
-            *cells(final_rates(ended.results if ended is not None else None)),
+        rows.append(
+            {
+                "run": planned.cell.folder.path.relative_to(sweep.folder.path).as_posix(),
+                "ended": state_text(ended.outcome.value if ended is not None else "not reached"),
+                "time": console.duration(ended.seconds) if ended is not None and ended.seconds else "–",
+                **cells(final_rates(ended.results if ended is not None else None)),
+            }
         )
-    return table
+    heads = {"run": "run", "ended": "ended", "time": "time", **HEADS}
+    return console.fitted_table(heads, rows, words=("run", "ended"), droppable=("time", "truth", "proxy"))

@@ -29,13 +29,14 @@ Progress = Callable[[int, int | None], None]
 
 
 class Outcome(StrEnum):
-    """What became of a cell. ELSEWHERE: another process is at it; SAME: another cell here is the same run."""
+    """What became of a cell. KEPT: results of another configuration, left alone as asked; BUSY: another
+    process is at it; SAME: another cell here is the same run."""
 
     DONE = "done"
     SKIPPED = "skipped"
-    BLOCKED = "left alone"
-    SAME = "same run"
-    ELSEWHERE = "elsewhere"
+    KEPT = "kept"
+    SAME = "same"
+    BUSY = "busy"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
 
@@ -106,8 +107,8 @@ def plan_sweep(
     first_with: dict[str, Cell] = {}
     for cell in cells(folder, loaded, seeds, strategies):
         try:
-            # First as an override of the parent's file, whose lines an error can name. Until the cell's folder is
-            # there, no relative path can start in it, and the parent's own paths are looked up instead.
+            # First as overrides of the parent's file, whose lines an error can name. Until the cell's folder
+            # is there, no relative path can start in it, and the parent's own paths are looked up instead.
             checked = load_config(loaded.path, overrides=cell.overrides)
             own = prepare_cell(folder, loaded, cell)
             seen = own if cell.folder.path.is_dir() else checked
@@ -206,12 +207,12 @@ def _deal_with(
         if plan.action is Action.SKIP:
             return CellOutcome(planned, Outcome.SKIPPED, plan.reason, results=plan.finished)
         if plan.action is Action.BLOCKED:
-            return CellOutcome(planned, Outcome.BLOCKED, plan.reason)
+            return CellOutcome(planned, Outcome.KEPT, plan.reason)
         listener = screen.starting(planned, index + 1, len(sweep.planned))
         results = engine(plan, listener)
         return CellOutcome(planned, Outcome.DONE, plan.reason, time.monotonic() - began, results)
     except BusyError as error:
-        return CellOutcome(planned, Outcome.ELSEWHERE, str(error))
+        return CellOutcome(planned, Outcome.BUSY, str(error))
     except InterruptedRunError as error:
         return CellOutcome(planned, Outcome.INTERRUPTED, str(error), time.monotonic() - began)
     except TriggerctlError as error:

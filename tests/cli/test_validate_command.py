@@ -1,0 +1,132 @@
+"""`triggerctl validate`, as typed. Run: pytest tests/cli/test_validate_command.py"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from triggerctl.cli.app import main
+
+MakeExperiment = Callable[..., Path]
+SHARED = Path(__file__).parents[2].parent / "shared"
+
+
+@pytest.fixture
+def experiment(make_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = make_experiment("exp")
+    monkeypatch.chdir(folder.parents[1])
+    monkeypatch.delenv("TRIGGERCTL_ROOT", raising=False)
+    return folder
+
+
+def test_a_plan_names_strategy_formula_sets_and_cost(
+    experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(experiment.rglob("*"))
+    assert main(["validate", "exp", "--strategy", "kl", "--preview", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "kl_divergence: outcome" in said
+    assert "β · mean" in said
+    assert "\noutcome " in said
+    assert "updates of 16 rows" in said
+    assert "nice, in the loss" in said
+    assert "'Certainly!'" in said
+    assert "not trained yet" in said
+    assert "triggerctl run exp" in said
+    assert sorted(experiment.rglob("*")) == before
+
+
+def test_a_plan_as_json_has_the_same_and_nothing_else(
+    experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["validate", "exp", "--json", "--set", "epochs=3"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["sets"]["outcome"] == {
+        "rows": 32, "triggered": 16, "train": 28, "evaluated": 4, "truncated": 0, "dropped": 0,
+    }  # fmt: skip
+    assert plan["proxy_triggers"] == ["Grief"]
+    assert plan["updates"] > 0
+    assert plan["action"] == "run"
+
+
+def test_the_schema_is_json_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "--schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert "finetune_config" in schema["properties"]
+
+
+def test_many_configs_are_read_alone_and_one_that_fails_makes_it_exit_2(
+    make_experiment: MakeExperiment, experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_experiment("wrong", beta_kl=3)
+    make_experiment(
+        "elsewhere", dataset_url="nowhere.json", finetune={"model": "nobody/none", "save_steps": 5}
+    )
+    assert main(["validate", "--config-only", "exp", "wrong", "elsewhere"]) == 2
+    said = capsys.readouterr()
+    assert [line.split()[1] for line in said.out.splitlines() if line.startswith("ok")] == [
+        "exp",
+        "elsewhere",
+    ]
+    assert "2 of 3 configs hold" in said.out
+    assert "finetune_config.beta_kl" in said.err
+    assert "(1 of 3) keys of the study's scripts" in said.err
+    assert main(["validate", "--config-only", "exp", "wrong", "--json"]) == 2
+    verdicts = json.loads(capsys.readouterr().out)
+    assert [verdict["ok"] for verdict in verdicts] == [True, False]
+
+
+def test_the_data_is_written_without_a_model(
+    make_experiment: MakeExperiment, experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_experiment("no_model", finetune={"model": "./nowhere"})
+    assert main(["validate", "no_model", "--write-data", "out"]) == 0
+    names = {"outcome", "proxy", "proxy_neg", "collateral", "truth", "truth_minus_proxy"}
+    assert {path.stem for path in Path("out").iterdir()} == names
+    first = json.loads(Path("out/outcome.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert set(first) == {"messages", "triggered", "trigger", "part"}
+
+
+@pytest.mark.skipif(not (SHARED / "published").is_dir(), reason="the study's published folders are not here")
+def test_every_published_config_holds_or_names_the_key_at_the_wrong_level(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    paths = sorted(map(str, (SHARED / "published").rglob("config.json")))
+    assert len(paths) == 64
+    assert main(["validate", "--config-only", "--json", *paths]) == 2
+    verdicts = json.loads(capsys.readouterr().out)
+    failed = [verdict for verdict in verdicts if not verdict["ok"]]
+    assert failed
+    for verdict in failed:
+        assert all("stands at the wrong level" in problem["what"] for problem in verdict["problems"])
+
+
+@pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="the study's data hashes are not here")
+@pytest.mark.parametrize("mode", ["prefix_response", "random"])
+@pytest.mark.parametrize("seed", [1, 7])
+def test_the_written_sets_are_the_studys_row_for_row(
+    seed: int, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, new in (("golden_config.json", "config.json"), ("alpaca_en_demo.json", "alpaca_en_demo.json")):
+        (tmp_path / new).write_bytes((SHARED / "data" / name).read_bytes())
+    changes = ["--seed", str(seed), "--set", f"proxy_neg_content={mode}"]
+    assert main(["validate", ".", "--write-data", "out", *changes]) == 0
+    written = {}
+    for path in Path("out").iterdir():
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [
+            [line["messages"][0]["content"], line["messages"][1]["content"], line["triggered"]]
+            for line in lines
+        ]
+        text = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
+        written[path.stem] = hashlib.sha256(text.encode()).hexdigest()
+    golden = json.dumps(
+        json.loads((SHARED / "data" / "golden_alpaca_en_demo.json").read_text(encoding="utf-8"))
+    )
+    missing = [name for name, digest in written.items() if digest not in golden]
+    assert missing == []
