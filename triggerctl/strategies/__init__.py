@@ -8,7 +8,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 from triggerctl.errors import InputError
 from triggerctl.strategies.base import Strategy
@@ -41,9 +41,31 @@ def _registry() -> Mapping[str, type[Strategy]]:
             if issubclass(member, Strategy) and not inspect.isabstract(member):
                 found[member.name] = member
     for entry in entry_points(group=ENTRY_POINTS):
-        strategy: type[Strategy] = entry.load()
-        found.setdefault(strategy.name, strategy)
+        strategy = _plug_in(entry)
+        if found.setdefault(strategy.name, strategy) is not strategy:
+            raise _unusable(entry, f"another strategy has the name {strategy.name!r}")
     return dict(sorted(found.items()))
+
+
+def _plug_in(entry: EntryPoint) -> type[Strategy]:
+    """Raises InputError, naming the package, where an entry point is no strategy that can be loaded."""
+    try:
+        loaded: object = entry.load()
+    except Exception as error:
+        raise _unusable(entry, f"{type(error).__name__}: {error}") from error
+    if not (inspect.isclass(loaded) and issubclass(loaded, Strategy) and not inspect.isabstract(loaded)):
+        raise _unusable(entry, "it is not a Strategy that states all it must")
+    return loaded
+
+
+def _unusable(entry: EntryPoint, why: str) -> InputError:
+    package = entry.dist.name if entry.dist is not None else entry.module
+    return InputError(
+        f"the strategy plug-in {entry.value!r} can't be used",
+        where=f"the installed package {package}",
+        why=why,
+        mend="correct or uninstall that package",
+    )
 
 
 def names() -> tuple[str, ...]:
