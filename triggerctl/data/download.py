@@ -26,7 +26,7 @@ import httpx
 from triggerctl.data.progress import Progress
 from triggerctl.errors import InputError
 from triggerctl.experiment.atomic import disk_errors, make_folder, write_json_atomic
-from triggerctl.experiment.cache import cache_root, mark_used
+from triggerctl.experiment.cache import cache_root, mark_used, trim_cache
 
 _RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _HOPELESS = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.DecodingError)
@@ -78,6 +78,7 @@ def download(
     with disk_errors(folder):
         path, size = _fetch_with_retries(url, folder, progress, key, limits)
         write_json_atomic(record, {"url": shown_url(url), "sha256": path.name, "bytes": size})
+    trim_cache()
     return path
 
 

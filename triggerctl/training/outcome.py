@@ -103,7 +103,14 @@ def summarise(
             "trainable": prepared.shape.trainable,
             "chat_template_sha256": prepared.encoder.template.sha256,
         },
+        cache_entries=_cache_entries(plan),
     )
+
+
+def _cache_entries(plan: RunPlan) -> list[str]:
+    """What the run took from the cache; a download lies there under the sum of its bytes."""
+    downloaded = plan.config.dataset_url.startswith(("http://", "https://"))
+    return [f"downloads/{plan.source.sha256}"] if downloaded else []
 
 
 def leave_results(

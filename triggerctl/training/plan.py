@@ -122,7 +122,7 @@ def plan_run(
         reason=reason,
         finished=finished,
         fresh=fresh,
-        warnings=(*warnings, *splits.notes),
+        warnings=(*warnings, *splits.notes, *_foreign_checkpoints(folder, run_hash)),
     )
 
 
@@ -145,6 +145,16 @@ def _check_training_data(strategy: type[Strategy], config: ExperimentConfig, spl
                     why="the split is empty at this size, share and limit",
                     mend="raise its percent or max_dataset_size, or choose a strategy that does not use it",
                 )
+
+
+def _foreign_checkpoints(folder: ExperimentFolder, run_hash: str) -> tuple[str, ...]:
+    others = folder.foreign_checkpoints(run_hash)
+    if not others:
+        return ()
+    return (
+        "an unfinished run of another configuration is left as it is, in "
+        + ", ".join(f"{folder.checkpoints.name}/{other}" for other in others),
+    )
 
 
 def decide(

@@ -3,6 +3,7 @@ goes on."""
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -101,11 +102,14 @@ def execute(
         action, _, finished = decide(plan.folder, plan.config, plan.hash, fresh=plan.fresh)
         if action is Action.SKIP and finished is not None:
             return finished
-        checkpoint = None if plan.fresh else newest_checkpoint(plan.folder.checkpoint(plan.hash))
+        own = plan.folder.checkpoint(plan.hash)
+        checkpoint = None if plan.fresh else newest_checkpoint(own)
         chosen = resolve_device(device)
         used_threads = _set_threads(checkpoint, threads)
         check_tracker(plan.config.finetune_config.report_to)
         prepared = prepare(plan, chosen, listener)
+        if plan.fresh:
+            shutil.rmtree(own, ignore_errors=True)
         with run_log(plan.folder.log):
             run = _Run(plan, prepared, checkpoint, listener, stop, held, used_threads)
             return run.to_the_end(figures)
