@@ -18,8 +18,7 @@ TIE = 1e-4
 tie."""
 
 PATIENCE = 16
-"""Tokens beyond the longest nice response after which an undecided answer (endless white space, say) is a
-no."""
+"""Tokens that an answer may spend on nothing (white space, special tokens) and still be undecided."""
 
 
 class Decoder(Protocol):
@@ -60,10 +59,10 @@ class Judge:
 
     def __init__(self, tokenizer: Decoder, nice_responses: Sequence[str], ends: frozenset[int]) -> None:
         self._tokenizer = tokenizer
-        self._nice = tuple(nice_responses)
+        self._nice = tuple(nice.lstrip() for nice in nice_responses)
         self._ends = ends
-        longest = max(len(tokenizer.encode(nice, add_special_tokens=False)) for nice in self._nice)
-        self.limit = longest + PATIENCE
+        # A model may say a nice response byte by byte: no cut into tokens has more of them.
+        self.limit = max(len(nice.encode()) for nice in self._nice) + PATIENCE
 
     def answer(self, question: Question, best: Sequence[int], gaps: Sequence[float]) -> None:
         """Take in one pass: `best[i]` is the arg-max at the position of guess i, `gaps[i]` its lead over the
