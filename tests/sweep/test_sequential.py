@@ -70,6 +70,7 @@ def test_the_same_command_does_what_is_missing_and_keeps_a_record(
     assert "triggerctl report exp" in said
     (record,) = (experiment / "sweeps").glob("*.json")
     told = json.loads(record.read_text(encoding="utf-8"))
+    assert told["command"] == ["triggerctl", *LINE.split()]
     assert told["grid"] == {"seeds": [1, 2], "strategies": ["naive", "kl_divergence"]}
     assert sorted(cell["folder"] for cell in told["cells"]) == CELLS
     assert {cell["outcome"] for cell in told["cells"]} == {"done"}

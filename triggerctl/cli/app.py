@@ -60,7 +60,7 @@ def global_options(
 
     --root and --debug may also stand after the command.
     """
-    ctx.obj = Globals(root=root, debug=debug)
+    ctx.obj = Globals(root=root, debug=debug, line=("triggerctl", *ctx.obj))
 
 
 for _module in (init, validate, run, sweep, report, status):
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "--debug" not in words:
         _quieten()
     try:
-        code = get_command(app).main(words, prog_name="triggerctl", standalone_mode=False)
+        code = get_command(app).main(words, prog_name="triggerctl", standalone_mode=False, obj=words)
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read our output has left (`… | head`); what is still buffered goes nowhere.

@@ -42,11 +42,12 @@ COMMAND_LINE = "command line"
 
 @dataclass(frozen=True, slots=True)
 class Globals:
-    """The options that stand before the command. `root`: where experiments lie, as given, None for the
-    default."""
+    """What holds for any command. `root`: where experiments lie, as given, None for the default; `line`: the
+    whole command line."""
 
     root: Path | None
     debug: bool
+    line: tuple[str, ...]
 
     def suggest(self, command: str, *words: str) -> list[str]:
         """A command that the user may type next, for the same root."""

@@ -17,6 +17,7 @@ from triggerctl.cli.options import (
     Threads,
     overrides,
 )
+from triggerctl.errors import InterruptedRunError
 
 if TYPE_CHECKING:
     from triggerctl.training.plan import RunPlan
@@ -73,7 +74,11 @@ def command(
         again = globals_.suggest("report" if plan.action is Action.SKIP else "run", experiment)
         console.next_step(again)
         return 0
-    _train(plan, device=device, threads=threads)
+    try:
+        _train(plan, device=device, threads=threads)
+    except InterruptedRunError as stopped:
+        console.next_step(globals_.line)
+        return stopped.exit_code
     console.next_step(
         globals_.suggest("report", experiment),
         globals_.suggest("sweep", experiment, "--seeds", "1", "5", "42", "--strategies", "naive,kl"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,7 +66,7 @@ def command(
             seeds=swept,
             strategies=words(strategy_words),
             dont_overwrite=dont_overwrite,
-            command=("triggerctl", *sys.argv[1:]),
+            command=globals_.line,
             progress=download_listener(live),
         )
     if dry_run:
@@ -143,10 +142,10 @@ def _run(
         if ended.error is not None:
             console.show_error(ended.error)
     if stop.is_set():
-        console.next_step(_resume(sweep))
+        console.next_step(globals_.line)
         return 130
     if _any(outcomes, Outcome.FAILED):
-        console.next_step(globals_.suggest("status", experiment), _resume(sweep))
+        console.next_step(globals_.suggest("status", experiment), globals_.line)
         return 1
     console.next_step(globals_.suggest("report", experiment))
     return 0
@@ -154,8 +153,3 @@ def _run(
 
 def _any(outcomes: Sequence[CellOutcome], outcome: str) -> bool:
     return any(ended.outcome == outcome for ended in outcomes)
-
-
-def _resume(sweep: Sweep) -> list[str]:
-    """The same command again: it does what is left."""
-    return list(sweep.command)
