@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,6 @@ def test_a_wrong_config_is_refused(
     values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     change(values)
     (folder / "config.json").write_text(json.dumps(values, indent=2), encoding="utf-8")
-    if command == "sweep" and kind in ("hub id without a network", "unknown target modules"):
-        pytest.skip("seen only once the model is loaded")
     line = {"run": "run exp", "validate": "validate exp", "sweep": "sweep exp --seeds 1 2"}[command]
     block = refused(line, folder, monkeypatch, capsys)
     assert expected in block
@@ -123,6 +122,7 @@ def test_wrong_data_is_refused(
         ("run exp --device tpu", "tpu"),
         ("sweep exp --seeds x", "'x' is not a seed"),
         ("sweep exp", "nothing to sweep"),
+        ("sweep exp --seeds 1 --device tpu", "tpu"),
         ("sweep exp --seeds 1 --strategies naive,kll", "kll"),
         ("report exp", "nothing to report"),
         ("report exp --format pdf", "pdf"),
@@ -167,3 +167,16 @@ def test_a_root_that_is_a_file_is_refused(
 ) -> None:
     folder = make_experiment("exp")
     assert "rows.json" in refused("init new --template minimal --root rows.json", folder, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("command", ["run exp", "validate exp", "sweep exp --seeds 1"])
+def test_8_bit_weights_where_their_probe_fails_are_refused(
+    command: str,
+    make_experiment: MakeExperiment,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A bitsandbytes that can't be imported makes the probe fail."""
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    folder = make_experiment("exp", finetune={"load_in_8bit": True})
+    assert "8-bit" in refused(command, folder, monkeypatch, capsys)

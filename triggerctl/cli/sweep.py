@@ -66,6 +66,7 @@ def command(
             seeds=swept,
             strategies=words(strategy_words),
             dont_overwrite=dont_overwrite,
+            device=device,
             command=globals_.line,
             progress=download_listener(live),
         )

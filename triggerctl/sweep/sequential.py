@@ -12,12 +12,18 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from triggerctl.config.load import LoadedConfig, load_config
 from triggerctl.config.models import ExperimentConfig
 from triggerctl.config.overrides import apply_overrides
 from triggerctl.errors import BusyError, InputError, InterruptedRunError, Problem, TriggerctlError
 from triggerctl.experiment.atomic import make_folder, write_text_atomic
 from triggerctl.experiment.layout import ExperimentFolder
+from triggerctl.model.adapters import adapter_size
+from triggerctl.model.device import resolve_device, resolve_dtype
+from triggerctl.model.load import empty_model, load_tokenizer, locate
+from triggerctl.model.quantise import probe
 from triggerctl.sweep.grid import Cell, cells, prepare_cell
 from triggerctl.sweep.record import new_record, write_record
 from triggerctl.training.events import Listener
@@ -26,6 +32,18 @@ from triggerctl.training.plan import Action, RunPlan, plan_run
 from triggerctl.training.run import execute
 
 Progress = Callable[[int, int | None], None]
+
+_MODEL_KEYS = {
+    "revision",
+    "trust_remote_code",
+    "attn_implementation",
+    "dtype",
+    "load_in_8bit",
+    "load_in_4bit",
+    "is_peft",
+    "r",
+    "target_modules",
+}
 
 
 class Outcome(StrEnum):
@@ -96,12 +114,15 @@ def plan_sweep(
     seeds: Sequence[int],
     strategies: Sequence[str],
     dont_overwrite: bool = False,
+    device: str = "auto",
     command: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Sweep:
     """Check every cell and say what would become of it; nothing is written.
 
     Raises InputError that holds the problems of all cells that can't be run."""
+    chosen = resolve_device(device)
+    checked_models: set[str] = set()
     planned: list[PlannedCell] = []
     problems: list[Problem] = []
     first_with: dict[str, Cell] = {}
@@ -113,6 +134,8 @@ def plan_sweep(
             own = prepare_cell(folder, loaded, cell)
             seen = own if cell.folder.path.is_dir() else checked
             plan = plan_run(cell.folder, seen, dont_overwrite=dont_overwrite, progress=progress)
+            if plan.action in (Action.RUN, Action.RESUME):
+                _check_model(plan, chosen, checked_models)
         except InputError as error:
             problems += [problem for problem in error.problems if problem not in problems]
             continue
@@ -134,6 +157,25 @@ def plan_sweep(
     names = tuple(dict.fromkeys(p.cell.strategy for p in planned if p.cell.strategy is not None))
     swept = tuple(dict.fromkeys(p.cell.seed for p in planned))
     return Sweep(folder, tuple(planned), swept, names, dont_overwrite, tuple(command))
+
+
+def _check_model(plan: RunPlan, device: torch.device, checked: set[str]) -> None:
+    """Whether a plan's model can be used as asked, without loading its weights; each model and way of using
+    it once.
+
+    Raises InputError."""
+    options = plan.config.finetune_config
+    asked = options.model_dump_json(include=_MODEL_KEYS)
+    key = f"{plan.model.fingerprint} {asked}"
+    if key in checked:
+        return
+    if options.load_in_8bit or options.load_in_4bit:
+        probe(options, device, resolve_dtype(options, device))
+    files = locate(plan.model, options, weights=False)
+    load_tokenizer(files, options)
+    if options.is_peft:
+        adapter_size(empty_model(files, options), options)
+    checked.add(key)
 
 
 def run_sweep(
