@@ -119,13 +119,17 @@ def effective_status(
 
 
 def run_status(folder: Path) -> tuple[RunState, ShownStatus]:
-    """The state of a run folder and what to show for it; a folder without `state.json` is pending."""
+    """The state of a run folder and what to show for it; a folder without `state.json` is pending, and a run
+    that died after it wrote its results is done all the same."""
     state = read_state(folder / "state.json")
     if state is None:
         return RunState(), "pending"
     holder = holder_of(folder) if state.status == "running" else None
     sign = datetime.fromtimestamp(holder.heartbeat, UTC) if holder else None
-    return state, effective_status(state, now=datetime.now(UTC), lock_heartbeat=sign)
+    shown = effective_status(state, now=datetime.now(UTC), lock_heartbeat=sign)
+    if shown == "stale" and state.results and (folder / "results" / state.results / "results.json").is_file():
+        return state, "done"
+    return state, shown
 
 
 def tail(path: Path, lines: int, *, at_most: int = 65536) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,7 @@ from triggerctl.model.memory import peak_resident_bytes
 from triggerctl.model.publish import publish, save_whole_model
 from triggerctl.training.loop import Position
 from triggerctl.training.plan import RunPlan
+from triggerctl.training.settle import drop_checkpoints
 from triggerctl.training.setup import Prepared
 
 MAIN = "main"
@@ -143,7 +143,7 @@ def leave_results(
         plan.config.model_dump(mode="json"), summary, timestamp=results.name, train_losses=losses
     )
     write_json_atomic(results / "results.json", document)
-    _drop_checkpoints(plan, results)
+    drop_checkpoints(plan, results)
 
 
 def _save_weights(plan: RunPlan, prepared: Prepared, results: Path) -> None:
@@ -172,12 +172,3 @@ def _save_weights(plan: RunPlan, prepared: Prepared, results: Path) -> None:
             private=options.push_to_private,
             merged=options.merge_before_push,
         )
-
-
-def _drop_checkpoints(plan: RunPlan, results: Path) -> None:
-    own = plan.folder.checkpoint(plan.hash)
-    if plan.config.finetune_config.save_checkpoints_locally and own.is_dir():
-        own.rename(results / "checkpoints")
-    shutil.rmtree(own, ignore_errors=True)
-    if plan.folder.checkpoints.is_dir() and not any(plan.folder.checkpoints.iterdir()):
-        plan.folder.checkpoints.rmdir()

@@ -46,6 +46,7 @@ from triggerctl.training.optimiser import choose_optimiser
 from triggerctl.training.outcome import Figures, leave_results, summarise
 from triggerctl.training.plan import Action, RunPlan, decide
 from triggerctl.training.recorder import Recorder, run_log
+from triggerctl.training.settle import settle
 from triggerctl.training.setup import Prepared, prepare
 from triggerctl.training.trackers import Tracker, check_tracker
 
@@ -101,6 +102,7 @@ def execute(
     with claim(plan.folder.path) as held:
         action, _, finished = decide(plan.folder, plan.config, plan.hash, fresh=plan.fresh)
         if action is Action.SKIP and finished is not None:
+            settle(plan, finished)
             return finished
         own = plan.folder.checkpoint(plan.hash)
         checkpoint = None if plan.fresh else newest_checkpoint(own)

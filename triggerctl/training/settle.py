@@ -1,0 +1,33 @@
+"""The last two things that a run does once results.json stands. One that was killed just before is settled by
+whoever comes next. Imports no torch."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+from triggerctl.experiment.state import read_state, write_state
+from triggerctl.training.plan import RunPlan
+
+
+def settle(plan: RunPlan, results: Path) -> None:
+    """Make the folder say that this run is done, `results` being its finished results. Only for who holds the
+    claim."""
+    drop_checkpoints(plan, results)
+    state = read_state(plan.folder.state)
+    if state is not None and state.results == results.name and state.status != "done":
+        done = {"status": "done", "error": None, "finished": datetime.now(UTC)}
+        write_state(plan.folder.state, state.model_copy(update=done))
+
+
+def drop_checkpoints(plan: RunPlan, results: Path) -> None:
+    """Remove the run's checkpoints, or keep them with its results where that is asked for; another
+    configuration's are not touched."""
+    own = plan.folder.checkpoint(plan.hash)
+    kept = results / "checkpoints"
+    if plan.config.finetune_config.save_checkpoints_locally and own.is_dir() and not kept.exists():
+        own.rename(kept)
+    shutil.rmtree(own, ignore_errors=True)
+    if plan.folder.checkpoints.is_dir() and not any(plan.folder.checkpoints.iterdir()):
+        plan.folder.checkpoints.rmdir()
