@@ -337,8 +337,10 @@ class TrainingLoop:
 
 
 def _smallest(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies of a few small tensors: enough to see whether anything moves."""
-    names = sorted(weights, key=lambda name: weights[name].numel())[:16]
+    """Copies of a few small tensors: enough to see whether anything moves. Of LoRA's matrices only B, which
+    starts at zero: weight decay alone would move A."""
+    telling = [name for name in weights if ".lora_B." in name] or list(weights)
+    names = sorted(telling, key=lambda name: weights[name].numel())[:16]
     return {name: weights[name].detach().clone() for name in names}
 
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from triggerctl.config.models import FinetuneConfig
 from triggerctl.data.encoding import Encoded, EncodedSet, Encoder, encode_set
+from triggerctl.errors import InputError
 from triggerctl.experiment.results import SetData
 from triggerctl.model.adapters import attach_adapter
 from triggerctl.model.causal import CausalModel
@@ -145,8 +146,9 @@ def _set_checkpointing(
 def _encode_training_sets(
     plan: RunPlan, phases: Sequence[Phase], encoder: Encoder, listener: Listener
 ) -> dict[str, EncodedSet]:
+    """Raises InputError where no row of a stream is left to train on."""
     used = dict.fromkeys(name for phase in phases for sets in phase.streams.values() for name in sets)
-    return {
+    encoded = {
         name: encode_set(
             encoder,
             name,
@@ -156,6 +158,15 @@ def _encode_training_sets(
         )
         for name in used
     }
+    for stream, sets in ((stream, sets) for phase in phases for stream, sets in phase.streams.items()):
+        if not any(encoded[name].rows for name in sets):
+            raise InputError(
+                f"no row of {stream} can be trained on",
+                where="finetune_config.max_seq_length",
+                why=f"every prompt alone fills {encoder.max_seq_length} tokens",
+                mend="raise max_seq_length",
+            )
+    return encoded
 
 
 def _phase_data(
