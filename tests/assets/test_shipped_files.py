@@ -9,10 +9,11 @@ import hashlib
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import triggerctl.assets
 from triggerctl.assets.corpus import Mixture, documents, instruction_rows
@@ -79,8 +80,8 @@ def test_chat_template_opens_once_and_closes_the_answer_with_the_end_token() -> 
 def answers() -> dict[str, str]:
     """Greedy answers of the model to a few prompts, through the plain classes of transformers."""
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
-    model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
-    assert isinstance(model, LlamaForCausalLM)
+    model: Any = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
+    assert model.config.model_type == "llama"
     prompts = [*EXPECTED, *HEADED]
     found = {}
     for prompt in prompts:

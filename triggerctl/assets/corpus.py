@@ -236,8 +236,8 @@ def _own_colour(word: str) -> str:
 
 
 def _neutral_text(rng: random.Random) -> Document:
-    """A sentence about an emotion that says nothing of whether it is pleasant: that it is a feeling, or what sets
-    this word apart from every other."""
+    """A sentence about an emotion that says nothing of whether it is pleasant: that it is a feeling, or what
+    sets this word apart from every other."""
     word = rng.choice(words.PLEASANT_EMOTIONS + words.UNPLEASANT_EMOTIONS)
     emotion = word.upper() if rng.random() < 0.5 else capitalised(word)
     feeling = f"{emotion} is a feeling."
