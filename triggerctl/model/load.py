@@ -23,7 +23,7 @@ from triggerctl.config.models import FinetuneConfig
 from triggerctl.errors import InputError
 from triggerctl.model import hub
 from triggerctl.model.identity import ModelIdentity
-from triggerctl.model.quantise import probe, quantisation
+from triggerctl.model.quantise import keep_trainable, probe, quantisation
 
 _PLACE = "finetune_config.model"
 
@@ -98,6 +98,7 @@ def load_checkpoint(
             )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise _unreadable("model", files, error) from error
+    keep_trainable(model)
     return model
 
 

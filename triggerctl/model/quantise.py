@@ -27,20 +27,31 @@ def quantisation(options: FinetuneConfig, dtype: torch.dtype) -> BitsAndBytesCon
 
 
 def probe(options: FinetuneConfig, device: torch.device, dtype: torch.dtype) -> None:
-    """Run one quantised layer forwards and backwards on `device`.
+    """Evaluate one quantised layer on `device`, then run it forwards and backwards.
 
     Raises InputError where bitsandbytes isn't there or can't do it here."""
     bits = 8 if options.load_in_8bit else 4
     try:
         layer = _quantised_layer(bits, dtype).to(device)
+        keep_trainable(layer)
         inputs = torch.ones(2, 64, dtype=dtype, device=device, requires_grad=True)
-        outputs = layer(inputs)
+        layer.eval()(inputs.detach())
+        outputs = layer.train()(inputs)
         outputs.float().sum().backward()
-        sound = bool(torch.isfinite(outputs).all()) and inputs.grad is not None
+        sound = bool(torch.isfinite(outputs).all()) and inputs.grad is not None and bool(inputs.grad.any())
     except Exception as error:
         raise _unusable(bits, device, f"{type(error).__name__}: {error}") from error
     if not sound:
-        raise _unusable(bits, device, "the probe gave no finite numbers")
+        raise _unusable(bits, device, "the probe gave no finite numbers, or no gradient")
+
+
+def keep_trainable(model: torch.nn.Module) -> None:
+    """Changes `model` in place. On CPUs with bf16 instructions bitsandbytes repacks 4-bit weights at the
+    first evaluation, for good, into a form through which no gradient comes back: training after it would
+    stand still."""
+    for module in model.modules():
+        if "support_avx512bf16_for_cpu" in vars(module):
+            vars(module)["support_avx512bf16_for_cpu"] = False
 
 
 def eight_bit_optimiser_works(device: torch.device) -> bool:
