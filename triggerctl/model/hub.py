@@ -38,14 +38,14 @@ def download(model: str, *, revision: str | None, weights: bool, code: bool = Fa
     patterns = [*_TOKENIZER_FILES, *(["*.safetensors"] if weights else []), *(["*.py"] if code else [])]
     try:
         folder = _snapshot(model, revision, patterns, token=False)
-    except (GatedRepoError, RepositoryNotFoundError) as refused:
+    except HfHubHTTPError as refused:
         # The hub answers 401 for a private model as for one that doesn't exist: only a second try with a
         # token tells.
         if get_token() is None:
             raise _refused(model, refused, has_token=False) from None
         try:
             folder = _snapshot(model, revision, patterns, token=True)
-        except (GatedRepoError, RepositoryNotFoundError) as again:
+        except HfHubHTTPError as again:
             raise _refused(model, again, has_token=True) from None
     if weights and not list(folder.glob("*.safetensors")):
         raise InputError(
@@ -58,10 +58,9 @@ def download(model: str, *, revision: str | None, weights: bool, code: bool = Fa
 
 
 def _snapshot(model: str, revision: str | None, patterns: list[str], *, token: bool) -> Path:
+    """Raises HfHubHTTPError where the hub refuses, InputError for everything else."""
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=patterns, token=token))
-    except (GatedRepoError, RepositoryNotFoundError):
-        raise
     except RevisionNotFoundError:
         raise InputError(
             f"{model!r} has no revision {revision!r}",
@@ -69,6 +68,8 @@ def _snapshot(model: str, revision: str | None, patterns: list[str], *, token: b
             mend="give a branch, tag or commit that the hub lists for this model",
         ) from None
     except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        if isinstance(error, HfHubHTTPError) and _is_refusal(error):
+            raise
         offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
         raise InputError(
             f"the hub can't be reached for {model!r}, and no copy lies in its cache",
@@ -78,12 +79,22 @@ def _snapshot(model: str, revision: str | None, patterns: list[str], *, token: b
         ) from None
 
 
-def _refused(model: str, error: Exception, *, has_token: bool) -> InputError:
+def _is_refusal(error: HfHubHTTPError) -> bool:
+    """A hub of one's own may answer 401 or 403 without the words that name the case."""
+    if isinstance(error, GatedRepoError | RepositoryNotFoundError):
+        return True
+    return error.response is not None and error.response.status_code in (401, 403)
+
+
+def _refused(model: str, error: HfHubHTTPError, *, has_token: bool) -> InputError:
     if isinstance(error, GatedRepoError):
         why = "it is gated" + (
             ", and your token has no access to it" if has_token else ", and no token was found"
         )
         mend = f"accept its terms on the hub's page of {model}" + ("" if has_token else ", then set HF_TOKEN")
+    elif has_token and not isinstance(error, RepositoryNotFoundError):
+        why = "the hub does not accept your token: it may have expired, or lack the right to read this model"
+        mend = "make a new token on the hub's page of your settings, then set HF_TOKEN"
     else:
         why = "the hub does not know it" + ("" if has_token else ", or it is private and no token was found")
         mend = "check the spelling (owner/name)" + ("" if has_token else "; for a private model set HF_TOKEN")
