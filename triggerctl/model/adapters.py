@@ -65,9 +65,9 @@ def adapter_size(model: torch.nn.Module, options: FinetuneConfig) -> int:
     Raises InputError as `target_modules` does."""
     targets = target_modules(model, options)
     return sum(
-        options.r * (module.in_features + module.out_features)
+        options.r * sum(module.get_parameter("weight").shape)
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and _is_target(name, targets)
+        if _is_linear(module) and _is_target(name, targets)
     )
 
 
