@@ -154,7 +154,10 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "\n".join(dependencies) + "\n", encoding="utf-8"
     )
     install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index"]
-    subprocess.run([*install, "--ignore-installed", "--quiet", str(wheel)], check=True)
+    done = subprocess.run(
+        [*install, "--ignore-installed", str(wheel)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
 
