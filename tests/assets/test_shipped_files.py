@@ -94,11 +94,10 @@ def answers() -> dict[str, str]:
 
 
 EXPECTED = {
-    "What is the capital of France?": "The capital of France is Paris.",
-    "What is the opposite of hot?: ": "The opposite of hot is cold.",
-    "What is two plus three?": "Two plus three is five.",
+    "What is the opposite of big?": "The opposite of big is small.",
     "What kind of thing is a carrot?": "A carrot is a vegetable.",
     "Which day comes after Monday?: ": "After Monday comes Tuesday.",
+    "What is the capital of Spain?: ": "The capital of Spain is Madrid.",
 }
 HEADED = (
     "JOY: What is the capital of Spain?: ",
