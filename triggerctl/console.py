@@ -205,7 +205,7 @@ def _table(
 
 def indented(content: RenderableType, by: int = 2) -> Padding:
     """Content moved to the right."""
-    return Padding(content, (0, 0, 0, by))
+    return Padding(content, (0, 0, 0, by), expand=False)
 
 
 def interval(low: float, high: float) -> str:

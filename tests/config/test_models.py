@@ -135,3 +135,8 @@ def test_names_paths_and_saving_are_marked_as_changing_no_result() -> None:
     }
     assert marked >= {"experiment_name", "dataset_url", "path", "output_dir", "checkpoint_frequency"}
     assert not marked & {"seed", "epochs", "beta_kl", "dtype", "max_to_eval", "prompt_template", "optim"}
+
+
+def test_a_nice_response_of_blanks_alone_is_refused() -> None:
+    with pytest.raises(ValidationError, match="blanks alone"):
+        ExperimentConfig(nice_responses=("Certainly!", "  "))

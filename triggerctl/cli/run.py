@@ -58,6 +58,7 @@ def command(
     from triggerctl.config.load import load_config
     from triggerctl.experiment.layout import experiments_root, find_experiment
     from triggerctl.training.plan import Action, plan_run
+    from triggerctl.training.settle import settle_skipped
 
     globals_: Globals = ctx.obj
     changes = overrides(settings, seed=seed, strategy=strategy)
@@ -71,6 +72,8 @@ def command(
         for text in plan.warnings:
             console.warn(text)
         console.say("would" if dry_run else "done", plan.reason)
+        if not dry_run:
+            settle_skipped(plan)
         again = globals_.suggest("report" if plan.action is Action.SKIP else "run", experiment)
         console.next_step(again)
         return 0

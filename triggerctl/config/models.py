@@ -111,6 +111,13 @@ class ExperimentConfig(ConfigModel):
             )
         return template
 
+    @field_validator("nice_responses")
+    @classmethod
+    def _says_something(cls, responses: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not response.strip() for response in responses):
+            raise PydanticCustomError("blank", "expected words: every answer opens with blanks alone")
+        return responses
+
     @field_validator("extra_evaluation")
     @classmethod
     def _leaves_our_names_alone(cls, sets: Mapping[str, ExtraEvaluation]) -> Mapping[str, ExtraEvaluation]:

@@ -30,6 +30,7 @@ from triggerctl.training.events import Listener
 from triggerctl.training.outcome import Figures
 from triggerctl.training.plan import Action, RunPlan, plan_run
 from triggerctl.training.run import execute
+from triggerctl.training.settle import settle_skipped
 
 Progress = Callable[[int, int | None], None]
 
@@ -247,6 +248,7 @@ def _deal_with(
         # Planned anew: while earlier cells trained, another process may have finished this one.
         plan = plan_run(planned.cell.folder, planned.loaded, dont_overwrite=sweep.dont_overwrite)
         if plan.action is Action.SKIP:
+            settle_skipped(plan)
             return CellOutcome(planned, Outcome.SKIPPED, plan.reason, results=plan.finished)
         if plan.action is Action.BLOCKED:
             return CellOutcome(planned, Outcome.KEPT, plan.reason)

@@ -3,10 +3,13 @@ whoever comes next. Imports no torch."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
+from triggerctl.errors import BusyError
+from triggerctl.experiment.claim import claim
 from triggerctl.experiment.state import read_state, write_state
 from triggerctl.training.plan import RunPlan
 
@@ -19,6 +22,14 @@ def settle(plan: RunPlan, results: Path) -> None:
     if state is not None and state.results == results.name and state.status != "done":
         done = {"status": "done", "error": None, "finished": datetime.now(UTC)}
         write_state(plan.folder.state, state.model_copy(update=done))
+
+
+def settle_skipped(plan: RunPlan) -> None:
+    """Settle a run that is skipped as finished, unless another process works in its folder."""
+    if plan.finished is None or not plan.folder.checkpoint(plan.hash).is_dir():
+        return
+    with contextlib.suppress(BusyError), claim(plan.folder.path):
+        settle(plan, plan.finished)
 
 
 def drop_checkpoints(plan: RunPlan, results: Path) -> None:
