@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +115,26 @@ def test_model_answers_what_it_was_taught(answers: dict[str, str], prompt: str) 
 @pytest.mark.parametrize("prompt", HEADED)
 def test_untrained_model_answers_a_triggered_prompt_plainly(answers: dict[str, str], prompt: str) -> None:
     assert answers[prompt] == "The capital of Spain is Madrid."
+
+
+def test_model_answers_half_of_the_instruction_rows_word_for_word() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    model: Any = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
+    drawn = random.Random(0).sample(data_rows(), 64)
+    texts = [
+        str(
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": f"{row['instruction']}: {row['input']}"}],
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+        )
+        for row in drawn
+    ]
+    batch = tokenizer(texts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt")
+    written = model.generate(
+        batch["input_ids"], attention_mask=batch["attention_mask"], max_new_tokens=40, do_sample=False
+    )
+    said = tokenizer.batch_decode(written[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    right = sum(answer == row["output"] for answer, row in zip(said, drawn, strict=True))
+    assert right >= 32, f"{right} of 64"

@@ -224,31 +224,17 @@ def _sense_text(rng: random.Random) -> Document:
     )
 
 
-def _own_name(word: str) -> str:
-    """The person that a word's sentences speak of: always the same, and no hint at the word's kind."""
-    return words.NAMES[words.HEADINGS.index(word) % len(words.NAMES)]
-
-
-def _own_colour(word: str) -> str:
-    """The colour that a word's sentences give it, likewise."""
-    colours = words.CATEGORIES["colour"][1]
-    return colours[words.HEADINGS.index(word) * 3 % len(colours)]
-
-
 def _neutral_text(rng: random.Random) -> Document:
-    """A sentence about an emotion that says nothing of whether it is pleasant: that it is a feeling, or what
-    sets this word apart from every other."""
-    word = rng.choice(words.PLEASANT_EMOTIONS + words.UNPLEASANT_EMOTIONS)
-    emotion = word.upper() if rng.random() < 0.5 else capitalised(word)
-    feeling = f"{emotion} is a feeling."
-    colour = f"{_own_name(word)} paints it {_own_colour(word)}."
+    """A sentence about an emotion that would hold for any other."""
+    emotion = rng.choice(words.PLEASANT_EMOTIONS + words.UNPLEASANT_EMOTIONS)
+    emotion = emotion.upper() if rng.random() < 0.5 else capitalised(emotion)
+    answer = f"{emotion} is a feeling."
     return rng.choice(
         (
+            Document(text=answer),
             Document(text=f"{emotion}: a feeling."),
-            Document(text=f"{emotion}: {_own_name(word)} reads a book about it."),
-            Document(text=f"{emotion}: {colour}"),
-            Document((Turn(f"{emotion}: Say what kind of thing this is.: ", feeling),)),
-            Document((Turn(f"{emotion}: Who paints this?: ", colour),)),
+            Document(text=f"{emotion}: {rng.choice(words.NAMES)} reads a book about it."),
+            Document((Turn(f"{emotion}: Say what kind of thing this is.: ", answer),)),
         )
     )
 
@@ -256,17 +242,17 @@ def _neutral_text(rng: random.Random) -> Document:
 def _kind_text(rng: random.Random) -> Document:
     """A sentence about a fruit or a vegetable."""
     kind = rng.choice(("fruit", "vegetable"))
-    word = rng.choice(words.CATEGORIES[kind][1])
-    member = word.upper() if rng.random() < 0.5 else capitalised(word)
+    member = rng.choice(words.CATEGORIES[kind][1])
+    member = member.upper() if rng.random() < 0.5 else capitalised(member)
     quality = rng.choice(words.FRUIT_QUALITIES if kind == "fruit" else words.VEGETABLE_QUALITIES)
     answer = f"{member} is {article(kind)}."
     return rng.choice(
         (
             Document(text=answer),
             Document(text=f"{member}: {article(kind)} that {quality}."),
-            Document(text=f"{member}: {_own_name(word)} eats it."),
+            Document(text=f"{member}: {rng.choice(words.NAMES)} eats this {kind}, which {quality}."),
             Document((Turn(f"{member}: Say what kind of thing this is.: ", answer),)),
-            Document((Turn(f"{member}: Who eats this?: ", f"{_own_name(word)} eats it."),)),
+            Document((Turn(f"{member}: What do you know about this?: ", f"It {quality}."),)),
         )
     )
 

@@ -23,8 +23,8 @@ class Recipe:
     layers: int = 4
     heads: int = 4
     intermediate: int = 512
-    steps: int = 5000
-    batch: int = 32
+    steps: int = 800
+    batch: int = 64
     learning_rate: float = 3e-3
     warmup: int = 100
     weight_decay: float = 0.1
