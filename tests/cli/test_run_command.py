@@ -21,14 +21,6 @@ from triggerctl.experiment.claim import claim
 MakeExperiment = Callable[..., Path]
 
 
-@pytest.fixture
-def experiment(make_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = make_experiment("exp")
-    monkeypatch.chdir(folder.parents[1])
-    monkeypatch.delenv("TRIGGERCTL_ROOT", raising=False)
-    return folder
-
-
 def finished(folder: Path) -> list[Path]:
     return sorted((folder / "results").glob("*/results.json"))
 
@@ -99,9 +91,11 @@ def test_an_experiment_that_another_process_runs_is_left_to_it(
         pass
 
 
-def test_ctrl_c_stops_with_130_and_the_same_command_goes_on(
-    make_experiment: MakeExperiment, tmp_path: Path
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda s: s.name)
+def test_a_signal_stops_with_130_and_the_same_command_goes_on(
+    asked: signal.Signals, make_experiment: MakeExperiment, tmp_path: Path
 ) -> None:
+    """Ctrl-C, a scheduler's SIGTERM, a terminal that hangs up."""
     folder = make_experiment("long", finetune={"epochs": 400, "max_to_eval": 2})
     command = [sys.executable, "-m", "triggerctl", "run", "long", "--threads", "1"]
     environment = {**os.environ, "TRIGGERCTL_ROOT": str(folder.parent)}
@@ -114,7 +108,7 @@ def test_ctrl_c_stops_with_130_and_the_same_command_goes_on(
             lines.append(line)
             if line.startswith("epoch 1 "):
                 break
-        run.send_signal(signal.SIGINT)
+        run.send_signal(asked)
         began = time.monotonic()
         lines += run.stdout.readlines()
         assert run.wait(60) == 130, "".join(lines)

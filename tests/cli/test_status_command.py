@@ -16,14 +16,6 @@ MakeExperiment = Callable[..., Path]
 SHARED = Path(__file__).parents[2].parent / "shared"
 
 
-@pytest.fixture
-def experiment(make_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = make_experiment("exp")
-    monkeypatch.chdir(folder.parents[1])
-    monkeypatch.delenv("TRIGGERCTL_ROOT", raising=False)
-    return folder
-
-
 def test_states_are_told_apart_and_a_failure_shows_the_last_it_said(
     experiment: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,14 +15,6 @@ MakeExperiment = Callable[..., Path]
 SHARED = Path(__file__).parents[2].parent / "shared"
 
 
-@pytest.fixture
-def experiment(make_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = make_experiment("exp")
-    monkeypatch.chdir(folder.parents[1])
-    monkeypatch.delenv("TRIGGERCTL_ROOT", raising=False)
-    return folder
-
-
 def test_a_plan_names_strategy_formula_sets_and_cost(
     experiment: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
