@@ -54,6 +54,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def experiment(make_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The experiment `exp`, found by its name from the working folder."""
+    folder = make_experiment("exp")
+    monkeypatch.chdir(folder.parents[1])
+    monkeypatch.delenv("TRIGGERCTL_ROOT", raising=False)
+    return folder
+
+
+@pytest.fixture
 def make_experiment(tmp_path: Path, tiny_model: Path) -> MakeExperiment:
     """Writes an experiment of 80 rows, trained in seconds; given keys replace its own, `finetune` inside."""
 

@@ -20,11 +20,11 @@ from triggerctl.data.encoding import Encoded
 from triggerctl.data.examples import Example
 from triggerctl.model.adapters import attach_adapter
 from triggerctl.model.causal import CausalModel
-from triggerctl.model.reference import BaseReference
 from triggerctl.strategies import strategy_class
 from triggerctl.strategies.base import Phase, Strategy
 from triggerctl.training.events import Event, Stepped
-from triggerctl.training.loop import PhaseData, Position, TrainingLoop
+from triggerctl.training.gradients import phase_data
+from triggerctl.training.loop import Position, TrainingLoop
 
 VOCABULARY = 53
 
@@ -169,19 +169,10 @@ def training_loop(
     position: Position | None = None,
 ) -> TrainingLoop:
     """The loop over the strategy's phases, θ₀'s outputs computed where they are asked for."""
-    data = []
-    for phase in strategy.phases():
-        streams = {
-            stream: [row for name in names for row in sets[name]] for stream, names in phase.streams.items()
-        }
-        references = {
-            term.stream: BaseReference(
-                model, streams[term.stream], pad_id=pad_id, progress=lambda done, total: None
-            )
-            for term in phase.terms
-            if term.needs_base and term.weight != 0
-        }
-        data.append(PhaseData(streams, references))
+    data = [
+        phase_data(phase, sets, model, pad_id=pad_id, progress=lambda done, total: None)
+        for phase in strategy.phases()
+    ]
     model.network.train()
     return TrainingLoop(
         model,
@@ -202,6 +193,9 @@ class Uninterested:
         pass
 
     def epoch_ended(self, phase: Phase, *, last: bool) -> None:
+        pass
+
+    def phase_ended(self, phase: Phase) -> None:
         pass
 
 

@@ -28,7 +28,7 @@ from transformers import (
 from triggerctl.data.batches import collate
 from triggerctl.errors import InputError
 from triggerctl.model.causal import CausalModel
-from triggerctl.model.reference import BaseReference
+from triggerctl.training.reference import BaseReference
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 53,
@@ -139,11 +139,13 @@ def test_the_reference_is_the_checkpoint_whatever_happens_afterwards(is_peft: bo
     network = llama(tied=True)
     model = causal_model(network, configuration("kl", is_peft=is_peft).finetune_config)
     members = rows((5, 8, 3), seed=2)
-    reference = BaseReference(model, members, pad_id=0, progress=lambda done, total: None)
+    reference = BaseReference(
+        model, members, needs=frozenset({"logits"}), pad_id=0, progress=lambda done, total: None
+    )
     with torch.no_grad():
         for weight in model.trainable.values():
             weight.add_(0.5)
-    found = reference.attended_logits([2, 0])
+    found = reference.head(reference.final_states([2, 0]))
     with torch.no_grad():
         expected = [network(input_ids=torch.tensor([members[i].input_ids])).logits[0] for i in (2, 0)]
     torch.testing.assert_close(found, torch.cat(expected), rtol=1e-9, atol=1e-9)
@@ -154,7 +156,11 @@ def test_a_reference_that_could_not_be_kept_is_refused() -> None:
     network = network_of("granite").requires_grad_(True)
     with pytest.raises(InputError, match="is_peft"):
         BaseReference(
-            CausalModel(network, None), rows((4,), seed=1), pad_id=0, progress=lambda done, total: None
+            CausalModel(network, None),
+            rows((4,), seed=1),
+            needs=frozenset({"logits"}),
+            pad_id=0,
+            progress=lambda done, total: None,
         )
 
 

@@ -89,6 +89,8 @@ class LiveRun:
                 self._evaluated(event.evaluation)
             case events.Warned():
                 self._out.print(console.warning_block(event.message), crop=False)
+            case events.Noted():
+                self._line("note", event.message)
             case events.Interrupted():
                 self._line("stopped", f"a checkpoint of update {event.step} is written")
             case _:

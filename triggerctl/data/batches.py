@@ -21,11 +21,13 @@ class Batch:
     attention_mask: (batch, tokens) int64, 1 where a token is real.
     loss_mask:      (batch, tokens) bool, true where a token is a target: the logits of the place before it
                     are to predict it. Never true at the first token of a row or at padding.
+    answer_mask:    (batch, tokens) bool, true at the tokens of the answer, whatever the loss is on.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     loss_mask: Tensor
+    answer_mask: Tensor
 
     @property
     def position_ids(self) -> Tensor:
@@ -39,6 +41,7 @@ class Batch:
             self.input_ids.to(device, non_blocking=True),
             self.attention_mask.to(device, non_blocking=True),
             self.loss_mask.to(device, non_blocking=True),
+            self.answer_mask.to(device, non_blocking=True),
         )
 
 
@@ -49,13 +52,16 @@ def collate(rows: Sequence[Encoded], pad_id: int, *, side: Literal["left", "righ
     input_ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
     attention_mask = torch.zeros((len(rows), width), dtype=torch.int64)
     loss_mask = torch.zeros((len(rows), width), dtype=torch.bool)
+    answer_mask = torch.zeros((len(rows), width), dtype=torch.bool)
     for i, row in enumerate(rows):
         length = len(row.input_ids)
         start = width - length if side == "left" else 0
         input_ids[i, start : start + length] = torch.tensor(row.input_ids)
         attention_mask[i, start : start + length] = 1
         loss_mask[i, start + row.loss_start : start + length] = True
-    return Batch(input_ids, attention_mask, loss_mask)
+        # Nothing predicts a first token, be it an answer's.
+        answer_mask[i, start + max(1, row.prompt_length) : start + length] = True
+    return Batch(input_ids, attention_mask, loss_mask, answer_mask)
 
 
 def token_budget_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:

@@ -45,10 +45,12 @@ STRATEGY_KEYS = frozenset(
         "load_steering_vector",
         "neg_lambda_proxy",
         "negative_proxy",
+        "outcome_epochs",
         "positive_proxy",
         "project_along_positive_proxy_grad",
         "project_strictly_orthogonal",
         "proxy_cycling_mode",
+        "proxy_epochs",
         "safe_lora_num_proj_layers",
         "safe_lora_sweep_thresholds",
         "safe_lora_threshold",
@@ -60,7 +62,14 @@ STRATEGY_KEYS = frozenset(
 """Keys of `finetune_config` that only some strategies read. `proxy_neg_content` is not among them: it decides
 what the proxy_neg set is, which every run evaluates."""
 
-_NAMED_BY_IDENTITY = frozenset({"dataset_url", "finetune_config.model", "finetune_config.revision"})
+_NAMED_BY_IDENTITY = frozenset(
+    {
+        "dataset_url",
+        "finetune_config.model",
+        "finetune_config.revision",
+        "finetune_config.safe_lora_unaligned_model",
+    }
+)
 """Covered by the data's and the model's own identity, so that a moved file is still the same file."""
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -99,6 +108,16 @@ def config_hash(
         "values": values,
     }
     return f"{HASH_VERSION}-{_digest(identity)}"
+
+
+def hashed_values(config: ExperimentConfig) -> dict[str, object]:
+    """Every value that can change a result, by its dotted key, defaults included; data and model have
+    identities of their own."""
+    return {
+        key: _plain(value)
+        for key, field, value in _fields_of(config)
+        if _is_hashed(field) and key not in _NAMED_BY_IDENTITY
+    }
 
 
 def published_key(raw: Mapping[str, Any]) -> str:

@@ -73,14 +73,15 @@ class SetEvaluation(_Record):
 
 
 class Evaluation(_Record):
-    """All sets at one moment of a run. `epoch` may be a fraction after `max_steps`; exactly one is
-    `final`."""
+    """All sets at one moment of a run. `epoch` may be a fraction after `max_steps`; exactly one is `final`.
+    `note`: what was done to the weights just before, where a strategy changes them after training."""
 
     label: str
     phase: str = "main"
     epoch: float
     step: int
     final: bool = False
+    note: str | None = None
     sets: dict[str, SetEvaluation]
 
 

@@ -3,15 +3,23 @@ saved."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, load_peft_weights, prepare_model_for_kbit_training
+from peft.tuners.lora import LoraLayer, LoraModel
 from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from triggerctl.config.models import FinetuneConfig
 from triggerctl.errors import InputError, RunError
+
+TRAINED = "default"
+FROZEN = "first"
 
 
 def attach_adapter(model: PreTrainedModel, options: FinetuneConfig, *, seed: int) -> PeftModel:
@@ -35,6 +43,28 @@ def attach_adapter(model: PreTrainedModel, options: FinetuneConfig, *, seed: int
         torch.manual_seed(seed)
         wrapped: PeftModel = get_peft_model(model, config)
     return wrapped
+
+
+def stack_adapter(model: PeftModel, *, seed: int) -> None:
+    """Freeze the adapter being trained under the name `first`, still active, and draw a fresh one on top of
+    it, which takes over the name and the role of the one being trained. Changes `model` in place."""
+    model.add_adapter(FROZEN, copy.deepcopy(model.peft_config[TRAINED]))
+    named = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, weight in named.items():
+            if f".{TRAINED}." in name and ".lora_" in name:
+                named[name.replace(f".{TRAINED}.", f".{FROZEN}.")].copy_(weight)
+    with torch.random.fork_rng(devices=_cuda_indices(model)):
+        torch.manual_seed(seed)
+        for module in model.modules():
+            if isinstance(module, LoraLayer):
+                module.reset_lora_parameters(TRAINED, True)  # type: ignore[no-untyped-call]
+    tuner = model.base_model
+    assert isinstance(tuner, LoraModel)
+    tuner.set_adapter([TRAINED, FROZEN])
+    for name, weight in named.items():
+        if f".{FROZEN}." in name:
+            weight.requires_grad_(False)
 
 
 def target_modules(model: torch.nn.Module, options: FinetuneConfig) -> list[str] | str:
@@ -78,12 +108,24 @@ def _is_target(name: str, targets: list[str] | str) -> bool:
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:
-    """Write adapter_config.json and adapter_model.safetensors, read them back and compare.
+    """Write adapter_config.json and adapter_model.safetensors, read them back and compare. Two stacked
+    adapters are written as one of the sum of their ranks, which is the same model.
 
     Raises RunError where what was written is not what was trained."""
-    model.save_pretrained(str(folder), safe_serialization=True)
+    trained = get_peft_model_state_dict(model, adapter_name=TRAINED)
+    if FROZEN in model.peft_config:
+        trained = _joined(trained, get_peft_model_state_dict(model, adapter_name=FROZEN))
+        config = copy.deepcopy(model.peft_config[TRAINED])
+        assert isinstance(config, LoraConfig)
+        # s = alpha/√r (rank-stabilised) or alpha/r must stay what it was at twice the rank.
+        config.lora_alpha *= 2**0.5 if config.use_rslora else 2  # type: ignore[assignment]
+        config.r *= 2
+        config.inference_mode = True
+        config.save_pretrained(str(folder))
+        save_file(trained, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    else:
+        model.save_pretrained(str(folder), safe_serialization=True)
     written = load_peft_weights(str(folder), device="cpu")
-    trained = get_peft_model_state_dict(model)
     differing = [
         name
         for name, tensor in trained.items()
@@ -96,6 +138,14 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
             why=f"{len(differing)} of {len(trained)} tensors, the first {differing[0]}",
             mend="check the disk, then run again: it goes on from its last checkpoint",
         )
+
+
+def _joined(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Two adapters as one: A stacked over A, B beside B, so that B·A is the sum of both."""
+    return {
+        name: torch.cat((tensor, second[name]), dim=0 if ".lora_A." in name else 1).cpu().contiguous()
+        for name, tensor in first.items()
+    }
 
 
 def _is_linear(module: torch.nn.Module) -> bool:

@@ -15,6 +15,8 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from triggerctl.model.adapters import stack_adapter
+
 
 class CausalModel:
     """`network` is the transformers model (LoRA layers, if any, sit inside it), `adapter` peft's view of it
@@ -37,6 +39,22 @@ class CausalModel:
         """The weights being trained, by name."""
         return {name: weight for name, weight in self.network.named_parameters() if weight.requires_grad}
 
+    @property
+    def own_weights(self) -> dict[str, Tensor]:
+        """Everything that is not the checkpoint's: the weights being trained and, where an adapter is frozen
+        under another, its matrices too."""
+        return {
+            name: weight
+            for name, weight in self.network.named_parameters()
+            if weight.requires_grad or ".lora_" in name
+        }
+
+    def stack(self, *, seed: int) -> None:
+        """Freeze the adapter as it is, still active, and train a fresh one on top of it; under LoRA alone."""
+        if self.adapter is None:
+            raise RuntimeError("only an adapter can be stacked")
+        stack_adapter(self.adapter, seed=seed)
+
     def hidden(self, input_ids: Tensor) -> Tensor:
         """What the head works on: final hidden states (batch, tokens, hidden). For a model whose head can't
         be told from its body, the logits themselves."""
@@ -52,13 +70,31 @@ class CausalModel:
             return hidden
         return self._finish(self._output(hidden))
 
+    def layers(self, input_ids: Tensor) -> tuple[Tensor, ...]:
+        """Every layer's output, each (batch, tokens, hidden), the embedding left out; the last after the
+        final norm."""
+        decoder = self._decoder if self.splits else self.network
+        states: tuple[Tensor, ...] = decoder(
+            input_ids=input_ids, use_cache=False, output_hidden_states=True
+        ).hidden_states
+        return states[1:]
+
+    @property
+    def head_is_trained(self) -> bool:
+        """Whether a gradient reaches the head's own weights."""
+        return self._output is not None and any(w.requires_grad for w in self._output.parameters())
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens the logits range over."""
+        return int(self.network.config.get_text_config().vocab_size)
+
     def frozen_head(self) -> Callable[[Tensor], Tensor]:
         """θ₀'s head, callable for as long as training goes on: the live one where no gradient reaches it,
         else a copy. Call it before training starts."""
-        if not self.splits or self._output is None:
+        if not self.splits or self._output is None or not self.head_is_trained:
             return self.logits
-        trained = any(weight.requires_grad for weight in self._output.parameters())
-        if self.adapter is None and trained:
+        if self.adapter is None:
             output = copy.deepcopy(self._output).requires_grad_(False)
             return lambda hidden: self._finish(output(hidden))
         return self._base_logits
@@ -74,8 +110,15 @@ class CausalModel:
         if self.adapter is None:
             yield
             return
-        with self.adapter.disable_adapter():
-            yield
+        trained = [weight for weight in self.network.parameters() if weight.requires_grad]
+        try:
+            with self.adapter.disable_adapter():
+                yield
+        finally:
+            # peft makes every active adapter trainable again, a frozen one under it too.
+            self.network.requires_grad_(False)
+            for weight in trained:
+                weight.requires_grad_(True)
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -94,8 +137,7 @@ class CausalModel:
         own."""
         if self._output is None or self._decoder is self.network:
             return False
-        vocabulary = int(self.network.config.get_text_config().vocab_size)
-        ids = torch.arange(1, 9, device=self.device).remainder(vocabulary).unsqueeze(0)
+        ids = torch.arange(1, 9, device=self.device).remainder(self.vocabulary).unsqueeze(0)
         was_training = self.network.training
         self.network.eval()
         try:

@@ -22,57 +22,61 @@ _IDENTITY_FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.jinja", "*.
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
     """What a run's hash knows of its model. `kind`: "builtin", "folder" or "hub"; `folder` is None for a hub
-    id. `fingerprint` covers every file of a folder by content, or a hub id with the revision asked for."""
+    id, `revision` the one asked for there. `fingerprint` covers every file of a folder by content, or a hub
+    id with its revision."""
 
     kind: str
     name: str
     folder: Path | None
     fingerprint: str
+    revision: str | None = None
 
 
-def identify(name: str, *, revision: str | None, relative_to: Path) -> ModelIdentity:
-    """Say which model `name` means. A local path is taken from `relative_to`, else from the working
-    directory.
+def identify(
+    name: str, *, revision: str | None, relative_to: Path, key: str = "finetune_config.model"
+) -> ModelIdentity:
+    """Say which model `name`, given as `key`, means. A local path is taken from `relative_to`, else from the
+    working directory.
 
     Raises InputError where a builtin or a folder isn't there, or the name can't be a hub id."""
     if name.startswith(BUILTIN):
-        folder = _builtin_folder(name)
+        folder = _builtin_folder(name, key)
         return ModelIdentity("builtin", name, folder, f"files:{_digest(folder)}")
-    folder_found = _local_folder(name, relative_to)
+    folder_found = _local_folder(name, relative_to, key)
     if folder_found is not None:
         return ModelIdentity("folder", name, folder_found, f"files:{_cached_digest(folder_found)}")
     if not _HUB_ID.fullmatch(name) or ".." in name:
         raise InputError(
             f"there is no model folder {name!r}",
-            where="finetune_config.model",
+            where=key,
             why=f"looked in {relative_to} and in {Path.cwd()}; and it can't be a hub id (owner/name)",
             mend="give a folder with config.json and *.safetensors, a hub id, or builtin:tiny",
         )
-    return ModelIdentity("hub", name, None, f"hub:{name}@{revision or 'default'}")
+    return ModelIdentity("hub", name, None, f"hub:{name}@{revision or 'default'}", revision)
 
 
-def _builtin_folder(name: str) -> Path:
+def _builtin_folder(name: str, key: str) -> Path:
     models = Path(str(importlib.resources.files("triggerctl"))) / "assets" / "models"
     folder = models / name.removeprefix(BUILTIN)
     if not (folder / "config.json").is_file() or folder.parent != models:
         known = sorted(BUILTIN + path.parent.name for path in models.glob("*/config.json"))
         raise InputError(
             f"there is no embedded model {name!r}",
-            where="finetune_config.model",
+            where=key,
             why="known: " + ", ".join(known),
             mend="choose one of these",
         )
     return folder
 
 
-def _local_folder(name: str, relative_to: Path) -> Path | None:
+def _local_folder(name: str, relative_to: Path, key: str) -> Path | None:
     given = Path(name).expanduser()
     for candidate in (relative_to / given, Path.cwd() / given):
         if candidate.is_dir():
             if not (candidate / "config.json").is_file():
                 raise InputError(
                     f"{candidate} is not a model folder",
-                    where="finetune_config.model",
+                    where=key,
                     why="it has no config.json",
                     mend="point to the folder that holds config.json, the tokenizer and *.safetensors",
                 )

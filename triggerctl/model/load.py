@@ -43,7 +43,7 @@ def locate(identity: ModelIdentity, options: FinetuneConfig, *, weights: bool = 
     if identity.folder is not None:
         return ModelFiles(identity.folder, None)
     snapshot = hub.download(
-        identity.name, revision=options.revision, weights=weights, code=options.trust_remote_code
+        identity.name, revision=identity.revision, weights=weights, code=options.trust_remote_code
     )
     return ModelFiles(snapshot.folder, snapshot.commit)
 

@@ -64,12 +64,8 @@ def grouped(rows: Sequence[RunRow]) -> tuple[Group, ...]:
 
 def short_name(strategy: str) -> str:
     """A strategy's alias where it has a shorter one, such as kl for kl_divergence."""
-    if strategy in strategies.PUBLISHED:
-        aliases: tuple[str, ...] = strategies.PUBLISHED[strategy]
-    elif strategy in strategies.names():
-        aliases = strategies.strategy_class(strategy).aliases
-    else:
-        aliases = ()
+    known = strategy in strategies.names()
+    aliases = strategies.strategy_class(strategy).aliases if known else ()
     return next((alias for alias in aliases if len(alias) < len(strategy)), strategy)
 
 

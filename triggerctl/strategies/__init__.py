@@ -9,27 +9,12 @@ import inspect
 import pkgutil
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
+from typing import TypeGuard
 
 from triggerctl.errors import InputError
 from triggerctl.strategies.base import Strategy
 
 ENTRY_POINTS = "triggerctl.strategies"
-
-PUBLISHED = {
-    "positive_negative_proxy": ("posneg",),
-    "representation_constraint": ("rep",),
-    "grad_project": (),
-    "grad_project_precomputed_proxy_grad": (),
-    "orth_penalty": ("orth",),
-    "directional_penalty": (),
-    "steering_weights": ("steering",),
-    "steering_weights_add_alignment_plane": ("steer_at_end",),
-    "safe_lora": (),
-    "dpo": (),
-    "o_lora": (),
-}
-"""Strategies of the published study that this version can name but not train, with their aliases. A
-configuration that uses one is read and checked; a run of it is refused."""
 
 
 @functools.cache
@@ -38,7 +23,7 @@ def _registry() -> Mapping[str, type[Strategy]]:
     for module_info in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f"{__name__}.{module_info.name}")
         for _, member in inspect.getmembers(module, inspect.isclass):
-            if issubclass(member, Strategy) and not inspect.isabstract(member):
+            if _is_complete(member):
                 found[member.name] = member
     for entry in entry_points(group=ENTRY_POINTS):
         strategy = _plug_in(entry)
@@ -53,9 +38,19 @@ def _plug_in(entry: EntryPoint) -> type[Strategy]:
         loaded: object = entry.load()
     except Exception as error:
         raise _unusable(entry, f"{type(error).__name__}: {error}") from error
-    if not (inspect.isclass(loaded) and issubclass(loaded, Strategy) and not inspect.isabstract(loaded)):
+    if not _is_complete(loaded):
         raise _unusable(entry, "it is not a Strategy that states all it must")
     return loaded
+
+
+def _is_complete(candidate: object) -> TypeGuard[type[Strategy]]:
+    """Whether it is a strategy that can be trained, not a base of others."""
+    return (
+        inspect.isclass(candidate)
+        and issubclass(candidate, Strategy)
+        and not inspect.isabstract(candidate)
+        and all(hasattr(candidate, stated) for stated in ("name", "summary", "formula"))
+    )
 
 
 def _unusable(entry: EntryPoint, why: str) -> InputError:
@@ -74,11 +69,7 @@ def names() -> tuple[str, ...]:
 
 
 def _aliases() -> dict[str, str]:
-    table = {alias: name for name, strategy in _registry().items() for alias in strategy.aliases}
-    table.update(
-        {alias: name for name, aliases in PUBLISHED.items() for alias in aliases if alias not in table}
-    )
-    return table
+    return {alias: name for name, strategy in _registry().items() for alias in strategy.aliases}
 
 
 def canonical_name(name: str) -> str:
@@ -86,9 +77,9 @@ def canonical_name(name: str) -> str:
 
     Raises InputError naming the nearest known one where there is none."""
     full = _aliases().get(name, name)
-    if full in _registry() or full in PUBLISHED:
+    if full in _registry():
         return full
-    known = [*_registry(), *PUBLISHED, *_aliases()]
+    known = [*_registry(), *_aliases()]
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     raise InputError(
         f"there is no strategy named {name!r}",
@@ -100,12 +91,5 @@ def canonical_name(name: str) -> str:
 def strategy_class(name: str) -> type[Strategy]:
     """The strategy of that name or alias.
 
-    Raises InputError where it is unknown, or known from the study but not part of this version."""
-    full = canonical_name(name)
-    if full not in _registry():
-        raise InputError(
-            f"the strategy {full!r} can't be trained by this version",
-            why="its configuration was read, but the method itself is not part of this version",
-            mend="choose one of: " + ", ".join(names()),
-        )
-    return _registry()[full]
+    Raises InputError as `canonical_name` does."""
+    return _registry()[canonical_name(name)]

@@ -43,12 +43,16 @@ class KlDivergence(Strategy):
         return {"outcome": ("outcome",), "proxy": ("proxy",)}
 
     def terms(self) -> Sequence[Term]:
-        kl = Term("KL on proxy", "proxy", self.options.beta_kl, _kl_total, attended_tokens, needs_base=True)
-        return (cross_entropy("outcome"), kl)
+        return (cross_entropy("outcome"), kl_to_base("proxy", self.options.beta_kl))
+
+
+def kl_to_base(stream: str, weight: float) -> Term:
+    """KL(p_θ ‖ p_θ₀), averaged over every attended token of a stream."""
+    return Term(f"KL on {stream}", stream, weight, _kl_total, attended_tokens, needs_base="logits")
 
 
 def _kl_total(forward: Forward) -> Tensor:
-    return reverse_kl(forward.attended_logits(), forward.base_attended_logits()).sum()
+    return forward.at_attended(reverse_kl).sum()
 
 
 def reverse_kl(logits: Tensor, base_logits: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Checkpoints from which a run goes on bit for bit: weights, optimiser, schedule, random states, position,
-and how long the run's growing files were. A checkpoint is a folder that appears whole or not at all."""
+what the strategy has gathered, and how long the run's growing files were. A checkpoint is a folder that
+appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ def write_checkpoint(folder: Path, loop: TrainingLoop, record: Mapping[str, Any]
     if final.is_dir():
         return final
     with atomic_folder(final) as building:
-        save_file(_plain(loop.model.trainable), building / "weights.safetensors")
+        save_file(_plain(loop.model.own_weights), building / "weights.safetensors")
+        save_file(_plain(loop.strategy.state()), building / "strategy.safetensors")
         torch.save(
             {
                 "optimiser": loop.optimiser.state_dict(),
@@ -75,8 +77,8 @@ def restore(checkpoint: Checkpoint, loop: TrainingLoop) -> None:
 
     Raises RunError where the checkpoint's weights are not this model's."""
     weights = load_file(checkpoint.folder / "weights.safetensors")
-    trainable = loop.model.trainable
-    if weights.keys() != trainable.keys():
+    own = loop.model.own_weights
+    if weights.keys() != own.keys():
         raise RunError(
             "the checkpoint does not fit the model",
             where=str(checkpoint.folder),
@@ -85,7 +87,9 @@ def restore(checkpoint: Checkpoint, loop: TrainingLoop) -> None:
         )
     with torch.no_grad():
         for name, tensor in weights.items():
-            trainable[name].copy_(tensor)
+            own[name].copy_(tensor)
+    gathered = load_file(checkpoint.folder / "strategy.safetensors")
+    loop.strategy.load_state({name: tensor.to(loop.model.device) for name, tensor in gathered.items()})
     state = torch.load(checkpoint.folder / "state.pt", map_location="cpu", weights_only=True)
     loop.optimiser.load_state_dict(state["optimiser"])
     loop.schedule.load_state_dict(state["schedule"])

@@ -19,7 +19,7 @@ from triggerctl.model.memory import available_bytes, peak_bytes
 from triggerctl.model.quantise import probe
 from triggerctl.training.plan import RunPlan
 from triggerctl.training.setup import model_shape
-from triggerctl.training.streams import updates_per_epoch
+from triggerctl.training.streams import make_stream, phase_updates, units_per_update
 
 UTILISATION = 0.4
 """Share of the measured matmul rate that training usually reaches."""
@@ -113,6 +113,8 @@ def describe(plan: RunPlan, *, device: str = "auto") -> Description:
     if options.load_in_8bit or options.load_in_4bit:
         probe(options, chosen, dtype)
     files = locate(plan.model, options, weights=False)
+    if plan.weights is not None:
+        locate(plan.weights, options, weights=False)
     encoder = Encoder(
         load_tokenizer(files, options), max_seq_length=options.max_seq_length, loss_on=options.loss_on
     )
@@ -134,7 +136,7 @@ def describe(plan: RunPlan, *, device: str = "auto") -> Description:
     return Description(
         sets=_set_data(plan, trained, evaluated),
         updates=updates,
-        rows_per_update=options.per_device_train_batch_size * options.gradient_accumulation_steps,
+        rows_per_update=units_per_update(options),
         trained_tokens=trained_tokens,
         evaluated_tokens=evaluated_tokens,
         parameters=parameters,
@@ -170,23 +172,21 @@ def _encode(plan: RunPlan, encoder: Encoder) -> tuple[Rows, Rows]:
 
 
 def _work(plan: RunPlan, trained: Rows) -> tuple[int, int]:
-    """Optimiser updates, and tokens that go through training."""
+    """Optimiser updates, and tokens that go through training, those of every gradient counted."""
     options = plan.config.finetune_config
-    size = options.per_device_train_batch_size * options.gradient_accumulation_steps
-    synchronized = options.proxy_cycling_mode == "synchronized"
+    size = units_per_update(options)
+    kept = {name: [row for row in rows if row is not None] for name, rows in trained.items()}
     updates, tokens = 0, 0.0
     for phase in plan.strategy(plan.config).phases():
-        lengths = {
-            stream: [len(row.input_ids) for name in sets for row in trained[name] if row is not None]
-            for stream, sets in phase.streams.items()
+        streams = {
+            name: make_stream([kept[each] for each in sets], paired=name in phase.paired)
+            for name, sets in phase.streams.items()
         }
-        counts = {stream: len(rows) for stream, rows in lengths.items()}
-        in_phase = phase.epochs * updates_per_epoch(counts, size, synchronized=synchronized)
-        in_phase = min(in_phase, options.max_steps) if options.max_steps else in_phase
+        in_phase = phase_updates(phase, {name: len(stream) for name, stream in streams.items()}, options)
         updates += in_phase
-        tokens += sum(
-            in_phase * min(size, len(rows)) * sum(rows) / len(rows) for rows in lengths.values() if rows
-        )
+        for stream in filter(len, streams.values()):
+            mean = sum(len(row.input_ids) for row in stream.rows) / len(stream)
+            tokens += in_phase * min(size, len(stream)) * mean
     return updates, int(tokens)
 
 

@@ -54,7 +54,7 @@ class PhaseStarted:
 class Stepped:
     """One optimiser update is done. `loss` is the strategy's whole loss over the update's rows, `terms` its
     parts before weighting; `tokens_per_second` counts attended tokens since the phase began; `seconds_left`
-    is for the rest of the run's training."""
+    is for the rest of the run's training, later phases included."""
 
     phase: str
     step: int
@@ -92,6 +92,13 @@ class Warned:
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """Something worth a line, and no cause for worry."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """results.json is written; the run is done."""
 
@@ -121,6 +128,7 @@ Event = (
     | Evaluated
     | Checkpointed
     | Warned
+    | Noted
     | Finished
     | Interrupted
     | Failed

@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ from triggerctl.experiment.results import Evaluation, TriggerctlResults, results
 from triggerctl.model.adapters import save_adapter
 from triggerctl.model.memory import peak_resident_bytes
 from triggerctl.model.publish import publish, save_whole_model
+from triggerctl.strategies.alignment_plane import NEGATIVE, POSITIVE
+from triggerctl.strategies.base import MAIN, cross_entropy
 from triggerctl.training.loop import Position
 from triggerctl.training.plan import RunPlan
 from triggerctl.training.settle import drop_checkpoints
 from triggerctl.training.setup import Prepared
 
-MAIN = "main"
 _PACKAGES = (
     "torch",
     "transformers",
@@ -67,8 +68,9 @@ def summarise(
     timings: dict[str, float],
     evaluated_tokens: int,
     threads: int,
+    cache_entries: Sequence[str],
 ) -> TriggerctlResults:
-    """Everything of ours for results.json."""
+    """Everything of ours for results.json. `cache_entries`: what the run used beside downloads."""
     trained = position.tokens["trained"]
     training = timings["training"]
     cuda = torch.cuda.max_memory_allocated(prepared.device) if prepared.device.type == "cuda" else 0
@@ -103,12 +105,12 @@ def summarise(
             "trainable": prepared.shape.trainable,
             "chat_template_sha256": prepared.encoder.template.sha256,
         },
-        cache_entries=_cache_entries(plan),
+        cache_entries=[*_downloads(plan), *cache_entries],
     )
 
 
-def _cache_entries(plan: RunPlan) -> list[str]:
-    """What the run took from the cache; a download lies there under the sum of its bytes."""
+def _downloads(plan: RunPlan) -> list[str]:
+    """A download lies in the cache under the sum of its bytes."""
     downloaded = plan.config.dataset_url.startswith(("http://", "https://"))
     return [f"downloads/{plan.source.sha256}"] if downloaded else []
 
@@ -140,10 +142,24 @@ def leave_results(
     if note:
         say(note)
     document = results_document(
-        plan.config.model_dump(mode="json"), summary, timestamp=results.name, train_losses=losses
+        plan.config.model_dump(mode="json"),
+        summary,
+        timestamp=results.name,
+        train_losses=losses,
+        proxy_train_losses=_losses(position, POSITIVE, "proxy"),
+        outcome_train_losses=_losses(position, None, "outcome"),
+        proxy_neg_train_losses=_losses(position, NEGATIVE, "proxy_neg"),
     )
     write_json_atomic(results / "results.json", document)
     drop_checkpoints(plan, results)
+
+
+def _losses(position: Position, phase: str | None, data: str) -> list[float] | None:
+    """The losses of each epoch of a phase, or of the main phase's cross-entropy on one set, None where there
+    was no such training."""
+    if phase in position.losses:
+        return position.losses[phase]
+    return position.losses.get(f"{MAIN}/{cross_entropy(data).name}")
 
 
 def _save_weights(plan: RunPlan, prepared: Prepared, results: Path) -> None:

@@ -35,8 +35,9 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """Everything `execute` needs. `finished` is the results folder that makes the run unnecessary (SKIP) or
-    that --dont-overwrite protects (BLOCKED)."""
+    """Everything `execute` needs. `weights`: the model whose weights training starts from, where that is not
+    `model`. `finished` is the results folder that makes the run unnecessary (SKIP) or that --dont-overwrite
+    protects (BLOCKED)."""
 
     folder: ExperimentFolder
     loaded: LoadedConfig
@@ -46,6 +47,7 @@ class RunPlan:
     data_sha256: str
     splits: Splits
     model: ModelIdentity
+    weights: ModelIdentity | None
     hash: str
     action: Action
     reason: str
@@ -70,9 +72,12 @@ def check_config(loaded: LoadedConfig) -> tuple[ExperimentConfig, tuple[str, ...
     except InputError as error:
         return config, (*warnings, str(error.problems[0].what))
     check = strategy.check(loaded.config)
-    if check.errors:
+    errors = list(check.errors)
+    if strategy.lora_only and not config.finetune_config.is_peft:
+        errors.append(f"{name} works on LoRA's matrices, and is_peft is false: set it to true")
+    if errors:
         where = f"{loaded.path}, proxy_strategy"
-        problems = [Problem(what, where=where) for what in check.errors]
+        problems = [Problem(what, where=where) for what in errors]
         raise InputError(problems[0].what, where=where, also=tuple(problems[1:]))
     return config, (*warnings, *check.warnings)
 
@@ -98,12 +103,20 @@ def plan_run(
     splits = build_splits(source.rows, config, extra=extra)
     options = config.finetune_config
     model = identify(options.model, revision=options.revision, relative_to=loaded.folder)
+    other = strategy.initial_checkpoint(config)
+    weights = (
+        None
+        if other is None
+        else identify(
+            other, revision=None, relative_to=loaded.folder, key="finetune_config.safe_lora_unaligned_model"
+        )
+    )
     data = data_sha256(source.sha256, extra)
     _check_training_data(strategy, config, splits)
     run_hash = config_hash(
         config,
         data_sha256=data,
-        model_identity=model.fingerprint,
+        model_identity=model.fingerprint + (f" {weights.fingerprint}" if weights else ""),
         strategy=strategy.name,
         reads=strategy.reads,
     )
@@ -117,6 +130,7 @@ def plan_run(
         data_sha256=data,
         splits=splits,
         model=model,
+        weights=weights,
         hash=run_hash,
         action=action,
         reason=reason,

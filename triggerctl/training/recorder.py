@@ -23,6 +23,7 @@ from triggerctl.training.events import (
     Failed,
     Finished,
     Interrupted,
+    Noted,
     PhaseStarted,
     Started,
     Stepped,
@@ -99,6 +100,8 @@ class Recorder:
             case Warned():
                 self._log.warning(event.message)
                 self._line("warned", {"message": event.message})
+            case Noted():
+                self._log.info(event.message)
             case Finished():
                 self._log.info("finished after %.1f s: %s", event.seconds, event.results)
                 self._update("done", write=True, finished=datetime.now(UTC), error=None)

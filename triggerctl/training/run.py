@@ -20,7 +20,8 @@ from triggerctl.experiment.claim import Claim, claim
 from triggerctl.experiment.results import Evaluation
 from triggerctl.experiment.state import RunState, read_state
 from triggerctl.model.device import default_threads, resolve_device
-from triggerctl.strategies.base import Phase
+from triggerctl.strategies.alignment_plane import AlignmentPlaneStrategy
+from triggerctl.strategies.base import MAIN, Phase
 from triggerctl.training.checkpoints import (
     Checkpoint,
     newest_checkpoint,
@@ -36,6 +37,7 @@ from triggerctl.training.events import (
     Finished,
     Interrupted,
     Listener,
+    Noted,
     Progress,
     Started,
     Warned,
@@ -45,6 +47,7 @@ from triggerctl.training.loop import Position, TrainingLoop
 from triggerctl.training.optimiser import choose_optimiser
 from triggerctl.training.outcome import Figures, leave_results, summarise
 from triggerctl.training.plan import Action, RunPlan, decide
+from triggerctl.training.planes import PlaneStore
 from triggerctl.training.recorder import Recorder, run_log
 from triggerctl.training.settle import settle
 from triggerctl.training.setup import Prepared, prepare
@@ -52,6 +55,9 @@ from triggerctl.training.trackers import Tracker, check_tracker
 
 CHECKPOINT_SECONDS = 120.0
 """Between checkpoints in the middle of an epoch; a fast epoch needs none."""
+
+VARIANT = "variant"
+"""The phase of an evaluation that is beside the run's result: another ending of the same training."""
 
 SAMPLES_PER_SET = 3
 SAMPLE_TOKENS = 48
@@ -167,13 +173,14 @@ class _Run:
         tracker = plan.config.finetune_config.report_to
         if tracker != "none":
             self._listeners.append(Tracker(plan.config, tracker, self.results))
-        optimiser, note = choose_optimiser(plan.config.finetune_config.optim, prepared.device)
+        self._planes: PlaneStore | None = None
+        self._optimiser, note = choose_optimiser(plan.config.finetune_config.optim, prepared.device)
         self.loop = TrainingLoop(
             prepared.model,
             prepared.strategy,
             prepared.phases,
             pad_id=prepared.encoder.pad_id,
-            optimiser_name=optimiser,
+            optimiser_name=self._optimiser,
             position=position_of(checkpoint) if checkpoint else Position(),
             listener=self.say,
             should_stop=stop.is_set,
@@ -215,17 +222,15 @@ class _Run:
         try:
             self._announce()
             if not self.progressed.evaluations:
-                self._evaluate("main", final=not self._updates, first=True)
+                self._evaluate(MAIN, final=self._has_nothing_to_do, first=True)
                 self.loop.position.evaluated = True
                 self._checkpoint()
             began = time.perf_counter()
             before = self.progressed.timings["evaluation"]
+            self._obtain_plane()
             self.loop.run(self)
             self._add_training_time(began, before)
-            if self._prepared.strategy.changes_weights_at_end:
-                self._evaluate(
-                    self.loop.phases[-1].name, final=True, label="after the last change of weights"
-                )
+            self._end()
             self._leave(figures)
             self.say(Finished(self.results, time.perf_counter() - self._began))
         except InterruptedRunError:
@@ -246,8 +251,53 @@ class _Run:
             self.say(Failed(f"{type(error).__name__}: {error}"))
             raise
         finally:
+            if self._planes is not None:
+                self._planes.release()
             self.recorder.close()
         return self.results
+
+    def _obtain_plane(self) -> None:
+        """Take up an alignment plane that another run has found, or claim its computation."""
+        strategy, loop = self._prepared.strategy, self.loop
+        if not isinstance(strategy, AlignmentPlaneStrategy) or strategy.plane is not None:
+            return
+        self._planes = PlaneStore(
+            self._plan,
+            strategy,
+            shapes={name: weight.shape for name, weight in self._prepared.model.trainable.items()},
+            environment={
+                "device": self._prepared.device.type,
+                "dtype": str(self._prepared.dtype).removeprefix("torch."),
+                "threads": self._threads,
+                "optimiser": self._optimiser,
+            },
+            say=lambda message: self.say(Noted(message)),
+            warn=self.warn,
+        )
+        if loop.position.phase or loop.position.step:
+            return  # resumed in the midst of the proxy phases: they go on
+        found = self._planes.find() or self._planes.wait_for_others(self._stop)
+        if found is not None:
+            strategy.take_plane({n: t.to(self._prepared.device) for n, t in found.tensors.items()})
+            loop.position.losses.update(found.losses)
+            loop.skip_to(len(loop.phases) - 1)
+            self.say(Noted(f"alignment plane taken from {found.place}"))
+
+    def _end(self) -> None:
+        """What the strategy does to the trained weights once training is over, each way evaluated; the last
+        way stays."""
+        strategy = self._prepared.strategy
+        endings = strategy.endings()
+        weights = {name: weight.data for name, weight in self._prepared.model.trainable.items()}
+        trained = {name: weight.clone() for name, weight in weights.items()} if len(endings) > 1 else {}
+        for place, ending in enumerate(endings):
+            with torch.no_grad():
+                for name, weight in trained.items():
+                    weights[name].copy_(weight)
+                note = strategy.end(ending, weights)
+            final = place + 1 == len(endings)
+            self._evaluate(MAIN if final else VARIANT, final=final, label=ending, note=note)
+            self.say(Noted(f"{ending}: {note}"))
 
     def _leave(self, figures: Figures) -> None:
         self._claim.check()
@@ -261,6 +311,7 @@ class _Run:
             timings=progressed.timings,
             evaluated_tokens=progressed.evaluated_tokens,
             threads=self._threads,
+            cache_entries=[self._planes.cache_entry] if self._planes is not None else [],
         )
         leave_results(
             self._plan,
@@ -276,6 +327,11 @@ class _Run:
     @property
     def _updates(self) -> int:
         return sum(self.loop.updates_in(i) for i in range(len(self.loop.phases)))
+
+    @property
+    def _has_nothing_to_do(self) -> bool:
+        """With no updates and no ending the first evaluation is the last one too."""
+        return not self._updates and not self._prepared.strategy.endings()
 
     def _announce(self) -> None:
         prepared, plan = self._prepared, self._plan
@@ -325,16 +381,32 @@ class _Run:
         every = self._plan.config.finetune_config.checkpoint_frequency
         if phase.evaluated:
             ends_all = last and position.phase + 1 == len(self.loop.phases)
-            final = ends_all and not self._prepared.strategy.changes_weights_at_end
+            final = ends_all and not self._prepared.strategy.endings()
             self._evaluate(phase.name, final=final)
         position.evaluated = True
         if last or position.epoch % every == 0:
             self._checkpoint()
 
+    def phase_ended(self, phase: Phase) -> None:
+        strategy = self._prepared.strategy
+        if self._planes is None or not isinstance(strategy, AlignmentPlaneStrategy):
+            return
+        if phase.name in strategy.sides() and strategy.plane is not None:
+            losses = self.loop.position.losses
+            self._planes.keep(strategy.plane, {name: losses[name] for name in strategy.sides()})
+
     # Pieces
     # -------------------------------------------------------------------------------------------------------
 
-    def _evaluate(self, phase: str, *, final: bool, first: bool = False, label: str | None = None) -> None:
+    def _evaluate(
+        self,
+        phase: str,
+        *,
+        final: bool,
+        first: bool = False,
+        label: str | None = None,
+        note: str | None = None,
+    ) -> None:
         began = time.perf_counter()
         position = self.loop.position
         epoch = self._epoch_reached()
@@ -347,6 +419,7 @@ class _Run:
             epoch=epoch,
             step=position.step,
             final=final,
+            note=note,
             sets=found.sets,
         )
         self.recorder.verdicts(evaluation, found.verdicts)

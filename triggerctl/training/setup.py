@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from triggerctl.config.models import FinetuneConfig
-from triggerctl.data.encoding import Encoded, EncodedSet, Encoder, encode_set
+from triggerctl.data.encoding import EncodedSet, Encoder, encode_set
 from triggerctl.errors import InputError
 from triggerctl.experiment.results import SetData
 from triggerctl.model.adapters import attach_adapter
@@ -19,11 +18,11 @@ from triggerctl.model.causal import CausalModel
 from triggerctl.model.device import resolve_dtype
 from triggerctl.model.load import ModelFiles, load_checkpoint, load_tokenizer, locate
 from triggerctl.model.memory import ModelShape, peak_bytes, wants_checkpointing
-from triggerctl.model.reference import BaseReference
 from triggerctl.strategies.base import Phase, Strategy
+from triggerctl.training.chance import named_seed
 from triggerctl.training.evaluation import Evaluator
 from triggerctl.training.events import Listener, Progress
-from triggerctl.training.loop import PhaseData
+from triggerctl.training.gradients import PhaseData, phase_data
 from triggerctl.training.plan import RunPlan
 from triggerctl.training.verdicts import Judge
 
@@ -58,8 +57,8 @@ def prepare(plan: RunPlan, device: torch.device, listener: Listener) -> Prepared
     Raises InputError where the model can't be loaded or used as asked."""
     options = plan.config.finetune_config
     dtype = resolve_dtype(options, device)
-    files = locate(plan.model, options)
-    tokenizer = load_tokenizer(files, options)
+    tokenizer = load_tokenizer(locate(plan.model, options, weights=plan.weights is None), options)
+    files = locate(plan.weights or plan.model, options)
     encoder = Encoder(tokenizer, max_seq_length=options.max_seq_length, loss_on=options.loss_on)
     strategy = plan.strategy(plan.config)
     encoded = _encode_training_sets(plan, strategy.phases(), encoder, listener)
@@ -79,9 +78,18 @@ def prepare(plan: RunPlan, device: torch.device, listener: Listener) -> Prepared
         tokens_per_batch=TOKENS_PER_BATCH[device.type],
         rows_per_batch=options.per_device_eval_batch_size,
     )
-    phases = tuple(_phase_data(phase, encoded, model, encoder, listener) for phase in strategy.phases())
+    rows = {name: each.rows for name, each in encoded.items()}
+    phases = tuple(
+        phase_data(
+            phase,
+            rows,
+            model,
+            pad_id=encoder.pad_id,
+            progress=lambda done, total: listener(Progress("base pass", done, total)),
+        )
+        for phase in strategy.phases()
+    )
     model.network.train()
-    torch.manual_seed(named_seed(plan.config.seed, "dropout"))
     return Prepared(
         model=model,
         tokenizer=tokenizer,
@@ -98,11 +106,6 @@ def prepare(plan: RunPlan, device: torch.device, listener: Listener) -> Prepared
         checkpointing=checkpointing,
         warnings=_length_notes(encoded, evaluator, options),
     )
-
-
-def named_seed(seed: int, name: str) -> int:
-    """A seed of its own for each use of chance, so that switching one thing never moves another."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:7], "big")
 
 
 def end_tokens(
@@ -167,26 +170,6 @@ def _encode_training_sets(
                 mend="raise max_seq_length",
             )
     return encoded
-
-
-def _phase_data(
-    phase: Phase, encoded: dict[str, EncodedSet], model: CausalModel, encoder: Encoder, listener: Listener
-) -> PhaseData:
-    streams: dict[str, Sequence[Encoded]] = {
-        stream: [row for name in sets for row in encoded[name].rows] for stream, sets in phase.streams.items()
-    }
-    with_base = {term.stream for term in phase.terms if term.needs_base and term.weight != 0}
-    references = {
-        stream: BaseReference(
-            model,
-            streams[stream],
-            pad_id=encoder.pad_id,
-            progress=lambda done, total: listener(Progress("base pass", done, total)),
-        )
-        for stream in streams
-        if stream in with_base
-    }
-    return PhaseData(streams, references)
 
 
 def _set_data(plan: RunPlan, encoded: dict[str, EncodedSet], evaluator: Evaluator) -> dict[str, SetData]:

@@ -1,17 +1,63 @@
 """Which rows each optimiser update sees. Pure bookkeeping: no tensors, no model.
 
-An *update* takes up to `size` rows of every stream, `size` being batch × accumulation: how the rows are then
-cut into micro-batches changes nothing but memory and speed. The first stream paces: an epoch is one pass over
-it."""
+An *update* takes up to `size` units of every stream, `size` being batch × accumulation: how they are then cut
+into micro-batches changes nothing but memory and speed. A unit is a row or, in a paired stream, a row of each
+of its sets. The first stream paces: an epoch is one pass over it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from triggerctl.config.finetune import FinetuneConfig
 from triggerctl.data.batches import epoch_order
+from triggerctl.data.encoding import Encoded
+from triggerctl.strategies.base import Phase
 
-Rows = dict[str, list[int]]
-"""Stream name → indices of the rows of one update; a stream that sits out is missing."""
+Units = dict[str, list[int]]
+"""Stream name → indices of the units of one update; a stream that sits out is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The rows of a stream, the `width` rows of a unit side by side."""
+
+    rows: tuple[Encoded, ...]
+    width: int = 1
+
+    def __len__(self) -> int:
+        return len(self.rows) // self.width
+
+    def length(self, unit: int) -> int:
+        """The tokens of a unit's longest row."""
+        return max(len(self.rows[row].input_ids) for row in self.indices(unit))
+
+    def indices(self, unit: int) -> range:
+        """Where a unit's rows stand in `rows`."""
+        return range(unit * self.width, (unit + 1) * self.width)
+
+
+def make_stream(sets: Sequence[Sequence[Encoded]], *, paired: bool) -> Stream:
+    """A stream of one set after the other, or of their rows matched one to one: those that come from the
+    same row of the data. A row without its match is left out."""
+    if not paired:
+        return Stream(tuple(row for rows in sets for row in rows))
+    matched = [{row.row: row for row in rows} for rows in sets]
+    common = [row for row in matched[0] if all(row in rows for rows in matched)]
+    return Stream(tuple(rows[row] for row in common for rows in matched), width=len(sets))
+
+
+def phase_updates(phase: Phase, lengths: Mapping[str, int], options: FinetuneConfig) -> int:
+    """How many optimiser updates a phase takes, `max_steps` heeded; `lengths` in units, by stream."""
+    total = phase.epochs * updates_per_epoch(
+        lengths, units_per_update(options), synchronized=options.proxy_cycling_mode == "synchronized"
+    )
+    return min(total, options.max_steps) if options.max_steps else total
+
+
+def units_per_update(options: FinetuneConfig) -> int:
+    """How many units of a stream make an update, at most."""
+    return options.per_device_train_batch_size * options.gradient_accumulation_steps
 
 
 def updates_per_epoch(lengths: Mapping[str, int], size: int, *, synchronized: bool) -> int:
@@ -24,13 +70,13 @@ def updates_per_epoch(lengths: Mapping[str, int], size: int, *, synchronized: bo
 
 def epoch_updates(
     lengths: Mapping[str, int], size: int, *, seed: int, phase: str, epoch: int, synchronized: bool
-) -> list[Rows]:
-    """The rows of every update of one epoch.
+) -> list[Units]:
+    """The units of every update of one epoch.
 
     Every stream starts anew, reshuffled, with each epoch. Continuous: a stream that runs out is reshuffled
     and starts again until the pacing one ends. Synchronized: it sits out until the longest ends."""
     count = updates_per_epoch(lengths, size, synchronized=synchronized)
-    updates: list[Rows] = [{} for _ in range(count)]
+    updates: list[Units] = [{} for _ in range(count)]
     for stream, length in lengths.items():
         batches: list[list[int]] = []
         passes = 0
@@ -44,13 +90,13 @@ def epoch_updates(
 
 
 def micro_batches(
-    rows: Sequence[int], lengths: Mapping[int, int], limit: int, *, overhead: int
+    units: Sequence[int], lengths: Mapping[int, int], limit: int, *, overhead: int
 ) -> list[list[int]]:
-    """Cut one update's rows of one stream into micro-batches of at most `limit` rows, so that padded tokens
-    plus `overhead` tokens for each further forward pass are fewest. `lengths[i]` is row i's length in tokens.
+    """Cut one update's units of one stream into micro-batches of at most `limit` units, so that padded tokens
+    plus `overhead` tokens for each further forward pass are fewest. `lengths[i]` is unit i's, in tokens.
 
     The loss is summed over the update and divided once, so the cut is free to follow the lengths."""
-    ordered = sorted(rows, key=lambda row: (lengths[row], row))
+    ordered = sorted(units, key=lambda unit: (lengths[unit], unit))
     best = [0.0] + [float("inf")] * len(ordered)
     start_of = [0] * (len(ordered) + 1)
     for end in range(1, len(ordered) + 1):

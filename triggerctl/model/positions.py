@@ -1,0 +1,66 @@
+"""Values of single positions from their logits, without all logits in memory at once.
+
+A batch of 8 × 128 tokens over a vocabulary of 256,000 has a gigabyte of logits in float32, and a loss makes
+several such tensors. Each position's value depends on its own logits alone, so the head is applied a piece at
+a time, and what is kept for the backward pass is as small as the hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from triggerctl.model.causal import CausalModel
+
+LOGITS_AT_ONCE = 2**24
+"""How many logits (positions × vocabulary) are held at a time: 64 MiB in float32."""
+
+
+def per_position(model: CausalModel, hidden: Tensor, value: Callable[..., Tensor], *others: Tensor) -> Tensor:
+    """`value(logits, *others)` at each row of `hidden` (positions, hidden) → (positions,).
+
+    others: tensors that line up with `hidden`, handed on in the same pieces; no gradient flows into them.
+    `value` must treat every position by itself."""
+    size = max(1, LOGITS_AT_ONCE // model.vocabulary)
+
+    def of(states: Tensor, *rest: Tensor) -> Tensor:
+        return value(model.logits(states), *rest)
+
+    if hidden.shape[0] <= size or not model.splits:
+        return of(hidden, *others)
+    pieces = list(zip(hidden.split(size), *(other.split(size) for other in others), strict=True))
+    if not torch.is_grad_enabled():
+        return torch.cat([of(*piece) for piece in pieces])
+    if model.head_is_trained:
+        # The head's own gradient can't be scaled afterwards, so its products are made a second time.
+        return torch.cat([checkpoint(of, *piece, use_reentrant=False) for piece in pieces])
+    found: Tensor = _FrozenHead.apply(of, pieces, hidden)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _FrozenHead(torch.autograd.Function):
+    """Takes each position's gradient while its logits are at hand: value i depends on state i alone, so that
+    whatever comes back for it later only scales that gradient. Nothing is computed twice."""
+
+    @staticmethod
+    def forward(
+        context: Any, of: Callable[..., Tensor], pieces: list[tuple[Tensor, ...]], hidden: Tensor
+    ) -> Tensor:
+        values, gradients = [], []
+        for states, *rest in pieces:
+            with torch.enable_grad():
+                leaf = states.detach().requires_grad_()
+                found = of(leaf, *rest)
+                (gradient,) = torch.autograd.grad(found.sum(), leaf)
+            values.append(found.detach())
+            gradients.append(gradient)
+        context.save_for_backward(torch.cat(gradients))
+        return torch.cat(values)
+
+    @staticmethod
+    def backward(context: Any, *scale: Tensor) -> tuple[None, None, Tensor]:
+        (gradients,) = context.saved_tensors
+        return None, None, gradients * scale[0].unsqueeze(-1).to(gradients.dtype)

@@ -1,0 +1,85 @@
+"""Learn the task in a subspace orthogonal to that of the alignment data.
+
+Wang, Chen, Ge, Xia, Bao, Zheng, Zhang, Gui, Huang: Orthogonal Subspace Learning (2023, arXiv:2310.14152). The
+absolute value is the authors' code; their paper squares it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from triggerctl.config.models import ExperimentConfig
+from triggerctl.strategies.alignment_plane import POSITIVE
+from triggerctl.strategies.base import (
+    MAIN,
+    NO_BIAS,
+    Check,
+    Penalty,
+    Phase,
+    Strategy,
+    Tensors,
+    Term,
+    cross_entropy,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class OLora(Strategy):
+    """min CE on proxy by a first adapter, which is then frozen and stays active; then CE on outcome by a
+    second, + λ₁ · Σ over adapted matrices of Σ_ij |A_proxy·A_outᵀ|_ij."""
+
+    name = "o_lora"
+    summary = "outcome by a second adapter, orthogonal to a first one trained on proxy"
+    formula = "L = CE(outcome) + λ₁ · Σ Σ_ij |A_proxy · A_outᵀ|_ij, proxy's adapter frozen and active"
+    paper = "Wang et al. 2023, arXiv:2310.14152"
+    reads = frozenset({"lambda_1", "proxy_epochs", "outcome_epochs"})
+    lora_only = True
+
+    def __init__(self, config: ExperimentConfig) -> None:
+        super().__init__(config)
+        self._first: Tensors = {}
+
+    @classmethod
+    def check(cls, config: ExperimentConfig) -> Check:
+        if config.finetune_config.lora_bias == "none":
+            return Check()
+        return Check(errors=(NO_BIAS.format(name=cls.name),))
+
+    def streams(self) -> Mapping[str, tuple[str, ...]]:
+        return {"outcome": ("outcome",)}
+
+    def terms(self) -> Sequence[Term]:
+        return (cross_entropy("outcome"),)
+
+    def phases(self) -> Sequence[Phase]:
+        options = self.options
+        first = options.epochs if options.proxy_epochs is None else options.proxy_epochs
+        second = options.epochs if options.outcome_epochs is None else options.outcome_epochs
+        overlap = Penalty("overlap of adapters", options.lambda_1, self._overlap)
+        return (
+            Phase(POSITIVE, {"proxy": ("proxy",)}, (cross_entropy("proxy"),), first, evaluated=False),
+            Phase(
+                MAIN,
+                self.streams(),
+                tuple(self.terms()),
+                second,
+                penalties=(overlap,),
+                starts_from="stacked",
+            ),
+        )
+
+    def after_phase(self, phase: Phase, weights: Tensors) -> None:
+        if phase.name == POSITIVE:
+            self._first = {n: weight.detach().clone() for n, weight in weights.items() if ".lora_A." in n}
+
+    def _overlap(self, weights: Tensors) -> Tensor:
+        overlaps = [(first @ weights[name].T).abs().sum() for name, first in self._first.items()]
+        return sum(overlaps[1:], start=overlaps[0])
+
+    def state(self) -> Tensors:
+        return dict(self._first)
+
+    def load_state(self, state: Tensors) -> None:
+        self._first = dict(state)

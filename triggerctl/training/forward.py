@@ -1,0 +1,74 @@
+"""One micro-batch through the model, as the terms of a loss see it: `strategies.base.Forward`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from triggerctl.data.batches import Batch
+from triggerctl.model.causal import CausalModel
+from triggerctl.model.positions import per_position
+from triggerctl.strategies.base import OfBoth, OfTargets
+from triggerctl.training.reference import BaseReference
+
+
+class ModelForward:
+    """The forward pass of `rows`, which `batch` holds on the model's device. `base` answers for θ₀."""
+
+    def __init__(
+        self, model: CausalModel, batch: Batch, rows: Sequence[int], base: BaseReference | None
+    ) -> None:
+        self._model = model
+        self._batch = batch
+        self._rows = rows
+        self._reference = base
+        self._hidden: Tensor | None = None
+
+    @property
+    def batch(self) -> Batch:
+        return self._batch
+
+    def at_targets(self, value: OfTargets) -> Tensor:
+        return self._predicting(self._batch.loss_mask, value)
+
+    def at_answers(self, value: OfTargets) -> Tensor:
+        return self._predicting(self._batch.answer_mask, value)
+
+    def at_attended(self, value: OfBoth) -> Tensor:
+        head = self._base.head
+
+        def of_both(logits: Tensor, base_states: Tensor) -> Tensor:
+            with torch.no_grad():
+                base_logits = head(base_states)
+            return value(logits, base_logits)
+
+        states = self._states()[self._batch.attention_mask.bool()]
+        return per_position(self._model, states, of_both, self._base.final_states(self._rows))
+
+    def base_answer_log_probabilities(self) -> Tensor:
+        return self._base.answer_log_probabilities(self._rows)
+
+    def hidden_states(self) -> tuple[Tensor, ...]:
+        attended = self._batch.attention_mask.bool()
+        return tuple(layer[attended] for layer in self._model.layers(self._batch.input_ids))
+
+    def base_hidden_states(self) -> tuple[Tensor, ...]:
+        return self._base.hidden_states(self._rows)
+
+    @property
+    def _base(self) -> BaseReference:
+        if self._reference is None:
+            raise RuntimeError("a term that reads the base must say so with needs_base")
+        return self._reference
+
+    def _states(self) -> Tensor:
+        if self._hidden is None:
+            self._hidden = self._model.hidden(self._batch.input_ids)
+        return self._hidden
+
+    def _predicting(self, targets: Tensor, value: OfTargets) -> Tensor:
+        """`value` at the tokens that `targets` (batch, tokens) marks, from the states one place before."""
+        states = self._states()[:, :-1][targets[:, 1:]]
+        return per_position(self._model, states, value, self._batch.input_ids[targets])

@@ -1,0 +1,170 @@
+"""The gradient of one update: Σ over terms of weight · Σ total / Σ count, both sums over all of the update's
+rows, whatever the micro-batches. Exact gradient accumulation, for every strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from triggerctl.data.batches import collate
+from triggerctl.data.encoding import Encoded
+from triggerctl.errors import RunError
+from triggerctl.model.causal import CausalModel
+from triggerctl.strategies.base import LOSS, Base, Penalty, Phase, Tensors, Term
+from triggerctl.training.forward import ModelForward
+from triggerctl.training.reference import BaseReference
+from triggerctl.training.streams import Stream, Units, make_stream, micro_batches
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseData:
+    """What a phase needs beside the model: its streams, and θ₀'s outputs on those that ask for them."""
+
+    streams: Mapping[str, Stream]
+    references: Mapping[str, BaseReference]
+
+
+def phase_data(
+    phase: Phase,
+    sets: Mapping[str, Sequence[Encoded]],
+    model: CausalModel,
+    *,
+    pad_id: int,
+    progress: Callable[[int, int], None],
+) -> PhaseData:
+    """A phase's streams from the rows of each set, and what its terms read of θ₀, computed now where it must
+    be: call it before training starts."""
+    streams = {
+        stream: make_stream([sets[name] for name in names], paired=stream in phase.paired)
+        for stream, names in phase.streams.items()
+    }
+    references = {
+        stream: BaseReference(model, rows.rows, needs=needs, pad_id=pad_id, progress=progress)
+        for stream, rows in streams.items()
+        if (needs := _base_needs(phase, stream))
+    }
+    return PhaseData(streams, references)
+
+
+def _base_needs(phase: Phase, stream: str) -> frozenset[Base]:
+    terms = (term for term in phase.terms if term.stream == stream and term.weight != 0)
+    return frozenset(term.needs_base for term in terms if term.needs_base is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateGradients:
+    """What one update's rows gave. `groups`: the gradient of each group of terms; `terms`: each term before
+    weighting; `loss`: the weighted sum of those of the group LOSS, None where all of them sit out; `trained`
+    and `padded`: tokens without and with padding."""
+
+    groups: dict[str, Tensors]
+    terms: dict[str, float]
+    loss: float | None
+    trained: int
+    padded: int
+
+
+class GradientPass:
+    """Computes gradients of a phase's terms with respect to `weights`, at most `limit` units at a time."""
+
+    def __init__(
+        self,
+        model: CausalModel,
+        phase: Phase,
+        data: PhaseData,
+        weights: Mapping[str, nn.Parameter],
+        *,
+        limit: int,
+        pad_id: int,
+    ) -> None:
+        self._model = model
+        self._phase = phase
+        self._data = data
+        self._weights = weights
+        self._limit = limit
+        self._pad_id = pad_id
+        self._tokens = [0, 0]
+
+    def of(self, units: Units) -> UpdateGradients:
+        """The gradients of one update; those that stand in the weights are overwritten.
+
+        Raises RunError where a term has nothing to count."""
+        self._tokens = [0, 0]
+        groups: dict[str, Tensors] = {}
+        values: dict[str, Tensor] = {}
+        penalties = [penalty for penalty in self._phase.penalties if penalty.weight != 0]
+        for group in dict.fromkeys([LOSS, *(term.group for term in self._phase.terms)]):
+            self._clear()
+            for stream, chosen in units.items():
+                terms = [
+                    t for t in self._phase.terms if t.stream == stream and t.group == group and t.weight != 0
+                ]
+                if terms:
+                    values |= self._terms(terms, stream, chosen)
+            if group == LOSS:
+                values |= self._penalties(penalties)
+            groups[group] = {n: w.grad for n, w in self._weights.items() if w.grad is not None}
+        self._clear()
+        numbers = _read(values)
+        summed = {t.name: t.weight for t in self._phase.terms if t.group == LOSS and t.name in numbers}
+        summed |= {penalty.name: penalty.weight for penalty in penalties}
+        loss = sum(weight * numbers[name] for name, weight in summed.items()) if summed else None
+        return UpdateGradients(groups, numbers, loss, *self._tokens)
+
+    def _clear(self) -> None:
+        for weight in self._weights.values():
+            weight.grad = None
+
+    def _terms(self, terms: Sequence[Term], stream: str, units: Sequence[int]) -> dict[str, Tensor]:
+        rows = self._data.streams[stream]
+        lengths = {unit: rows.length(unit) for unit in units}
+        cuts = micro_batches(units, lengths, self._limit, overhead=_overhead(self._model.device))
+        indices = [[row for unit in cut for row in rows.indices(unit)] for cut in cuts]
+        batches = [collate([rows.rows[i] for i in each], self._pad_id) for each in indices]
+        counts = {term.name: sum(term.count(batch) for batch in batches) for term in terms}
+        empty = [name for name, count in counts.items() if count == 0]
+        if empty:
+            raise RunError(
+                f"a batch of {stream} has nothing to learn from",
+                why=f"no token counts for {', '.join(empty)}: answers are empty or cut off whole",
+                mend="raise max_seq_length, or set loss_on to all",
+            )
+        sums: dict[str, Tensor] = {}
+        for each, batch in zip(indices, batches, strict=True):
+            there = batch.to(self._model.device)
+            forward = ModelForward(self._model, there, each, self._data.references.get(stream))
+            weighted = []
+            for term in terms:
+                total = term.total(forward)
+                found = total.detach()
+                sums[term.name] = sums[term.name] + found if term.name in sums else found
+                weighted.append(total * (term.weight / counts[term.name]))
+            torch.stack(weighted).sum().backward()
+            self._tokens[0] += int(batch.attention_mask.sum())
+            self._tokens[1] += batch.input_ids.numel()
+        return {name: total / counts[name] for name, total in sums.items()}
+
+    def _penalties(self, penalties: Sequence[Penalty]) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for penalty in penalties:
+            value = penalty.value(dict(self._weights))
+            (penalty.weight * value).backward()
+            found[penalty.name] = value.detach()
+        return found
+
+
+def _read(values: Mapping[str, Tensor]) -> dict[str, float]:
+    """All numbers in one transfer: each is a wait for the device."""
+    if not values:
+        return {}
+    wide = [value if value.device.type == "mps" else value.double() for value in values.values()]
+    return dict(zip(values, torch.stack(wide).tolist(), strict=True))
+
+
+def _overhead(device: torch.device) -> int:
+    """What a further forward and backward pass costs beside its tokens, as tokens: kernels to launch, weights
+    to read."""
+    return 32 if device.type == "cpu" else 1024

@@ -1,0 +1,257 @@
+"""Where alignment planes are kept: in the cache under a hash of all that made them, and where a configuration
+says. A plane of another origin is refused with the difference named; two runs that need the same plane
+compute it once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from triggerctl.errors import InputError, InterruptedRunError
+from triggerctl.experiment.atomic import atomic_file, make_folder
+from triggerctl.experiment.cache import cache_root, mark_used
+from triggerctl.experiment.fingerprint import STRATEGY_KEYS, hashed_values
+from triggerctl.strategies.alignment_plane import AlignmentPlaneStrategy
+from triggerctl.training.plan import RunPlan
+
+KIND = "planes"
+_NOT_OF_THE_PLANE = STRATEGY_KEYS | {"epochs", "max_to_eval"}
+_LEGACY = (".pt", ".pth")
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPlane:
+    """A plane and the losses, by phase, of the trainings that made it."""
+
+    tensors: dict[str, Tensor]
+    losses: dict[str, list[float]]
+    place: str
+
+
+class PlaneStore:
+    """The plane that one run needs. `shapes`: of the weights being trained, by name; `environment`: what can
+    change a number without being asked for (device, dtype, threads, optimiser)."""
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        strategy: AlignmentPlaneStrategy,
+        *,
+        shapes: Mapping[str, torch.Size],
+        environment: Mapping[str, object],
+        say: Callable[[str], None],
+        warn: Callable[[str], None],
+    ) -> None:
+        options = plan.config.finetune_config
+        self._shapes = shapes
+        self._say = say
+        self._warn = warn
+        self._origin = origin(plan, strategy)
+        self._environment = {"torch": torch.__version__, **environment}
+        self.key = hashlib.sha256(_plain([self._origin, self._environment]).encode()).hexdigest()[:32]
+        self._cached = cache_root() / KIND / f"{self.key}.safetensors"
+        self._named = plane_path(plan)
+        self._load = options.load_steering_vector
+        self._save = options.save_steering_vector
+        self._lock: FileLock | None = None
+
+    def find(self) -> FoundPlane | None:
+        """The plane, from where the configuration says or from the cache; None where it must be computed.
+
+        Raises InputError for a file whose origin, tensor names or shapes are not this run's."""
+        if self._named is not None and self._named.is_file():
+            if self._load:
+                return self._legacy() if self._named.suffix in _LEGACY else self._read(self._named)
+            if self._save:
+                self._read(self._named)  # what another run left there is not written over
+        elif self._load and not self._cached.is_file():
+            self._warn(f"load_steering_vector: no plane lies in {self._named or 'the cache'}; it is computed")
+        return self._from_cache()
+
+    def wait_for_others(self, stop: threading.Event) -> FoundPlane | None:
+        """Claim the plane's computation; while another process is at it, wait for what it finds.
+
+        Raises InterruptedRunError once `stop` is set."""
+        if not self._save:
+            return None
+        make_folder(self._cached.parent)
+        lock = FileLock(self._cached.with_suffix(".lock"))
+        told = False
+        while True:
+            try:
+                lock.acquire(timeout=0.5)
+                break
+            except Timeout:
+                if not told:
+                    self._say(f"another run computes the alignment plane {self.key}: waiting for it")
+                told = True
+                if stop.is_set():
+                    raise InterruptedRunError(
+                        "stopped while another run computed the alignment plane",
+                        mend="the same command goes on from there",
+                    ) from None
+        self._lock = lock
+        found = self._from_cache()
+        if found is not None:
+            self.release()
+        return found
+
+    def keep(self, plane: Mapping[str, Tensor], losses: Mapping[str, list[float]]) -> None:
+        """Write the plane to the cache and to the path that the configuration names, unless it lies there."""
+        self._say(f"alignment plane {self.key} computed")
+        if self._save:
+            for path in filter(None, (self._cached, self._named)):
+                if not path.is_file() and path.suffix not in _LEGACY:
+                    make_folder(path.parent)
+                    _write(path, plane, self._origin, self._environment, losses)
+                    self._say(f"alignment plane written to {path}")
+        self.release()
+
+    def release(self) -> None:
+        """Let others compute the plane."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    @property
+    def cache_entry(self) -> str:
+        return f"{KIND}/{self._cached.name}"
+
+    def _from_cache(self) -> FoundPlane | None:
+        if not self._cached.is_file():
+            return None
+        found = self._read(self._cached)
+        mark_used(self._cached)
+        return found
+
+    def _read(self, path: Path) -> FoundPlane:
+        tensors, about = _open(path)
+        theirs, ours = about["origin"], self._origin
+        differing = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
+        if differing:
+            said = [f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in differing]
+            raise _foreign(path, said)
+        self._check_tensors(path, tensors)
+        around = about.get("environment", {})
+        other = [key for key in self._environment if around.get(key) != self._environment[key]]
+        if other:
+            around_it = [f"{key} {around.get(key)} there, {self._environment[key]} here" for key in other]
+            made = ", ".join(around_it)
+            self._warn(f"the alignment plane in {path.name} was made in another environment ({made})")
+        return FoundPlane(tensors, about.get("losses", {}), str(path))
+
+    def _legacy(self) -> FoundPlane:
+        """A plane of the study's: tensors by name in a pickle, of which nothing but weights is read."""
+        assert self._named is not None
+        try:
+            content = torch.load(self._named, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise _unreadable(self._named, str(error).splitlines()[0]) from error
+        if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+            raise _unreadable(self._named, "it does not hold tensors by name")
+        tensors = {str(name).removeprefix("base_model.model."): tensor for name, tensor in content.items()}
+        self._check_tensors(self._named, tensors)
+        self._warn(f"{self._named} does not tell its origin: whether it fits data and seed can't be checked")
+        return FoundPlane(tensors, {}, str(self._named))
+
+    def _check_tensors(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
+        missing = [name for name in self._shapes if name not in tensors]
+        unknown = [name for name in tensors if name not in self._shapes]
+        faults = [f"it lacks {missing[0]} and {len(missing) - 1} more"] if missing else []
+        if unknown:
+            faults.append(f"it has {unknown[0]} and {len(unknown) - 1} more that are not trained here")
+        faults += [
+            f"{name}: shape {tuple(tensors[name].shape)} there, {tuple(shape)} here"
+            for name, shape in self._shapes.items()
+            if name in tensors and tensors[name].shape != shape
+        ][:3]
+        if faults:
+            raise _foreign(path, faults)
+
+
+def origin(plan: RunPlan, strategy: AlignmentPlaneStrategy) -> dict[str, Any]:
+    """All that makes a plane what it is, by the names a user knows."""
+    config = plan.config
+    phases = {
+        phase.name: f"{next(iter(phase.streams))}, {phase.epochs} epochs" for phase in strategy.phases()[:-1]
+    }
+    values = {
+        key.removeprefix("finetune_config."): value
+        for key, value in hashed_values(config).items()
+        if key.removeprefix("finetune_config.") not in _NOT_OF_THE_PLANE
+        and key not in ("proxy_strategy", "extra_evaluation")
+    }
+    return {
+        "model": plan.model.fingerprint,
+        "data": plan.source.sha256,
+        "positive_proxy": phases.get("positive_proxy", "none"),
+        "negative_proxy": phases.get("negative_proxy", "none"),
+        "combination": strategy.combination,
+        **values,
+    }
+
+
+def plane_path(plan: RunPlan) -> Path | None:
+    """Where `steering_vector_path` says that the plane lives; a relative path starts at the configuration."""
+    given = plan.config.finetune_config.steering_vector_path
+    return plan.loaded.folder / Path(given).expanduser() if given is not None else None
+
+
+def _write(
+    path: Path,
+    plane: Mapping[str, Tensor],
+    origin: Mapping[str, Any],
+    environment: Mapping[str, object],
+    losses: Mapping[str, list[float]],
+) -> None:
+    about = {"format": _FORMAT, "origin": origin, "environment": environment, "losses": losses}
+    with atomic_file(path) as temporary:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in plane.items()}
+        save_file(tensors, temporary, metadata={"triggerctl_plane": _plain(about)})
+
+
+def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            about = json.loads(metadata.get("triggerctl_plane", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _unreadable(path, str(error)) from error
+    if not isinstance(about, dict) or not isinstance(about.get("origin"), dict):
+        raise _unreadable(path, "it does not say what it was made from")
+    return tensors, about
+
+
+def _foreign(path: Path, differences: list[str]) -> InputError:
+    return InputError(
+        "this alignment plane was made for another run",
+        where=str(path),
+        why="; ".join(differences),
+        mend="change steering_vector_path, or remove the file to have the plane computed",
+    )
+
+
+def _unreadable(path: Path, why: str) -> InputError:
+    return InputError(
+        "this file is no alignment plane that can be read",
+        where=str(path),
+        why=why,
+        mend="change steering_vector_path, or remove the file to have the plane computed",
+    )
+
+
+def _plain(value: object) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=str)
