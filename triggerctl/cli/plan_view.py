@@ -11,6 +11,7 @@ from rich.text import Text
 
 from triggerctl import console
 from triggerctl.cli.live import many, ordered_sets
+from triggerctl.cli.strategy_view import show_strategy, strategy_document
 
 if TYPE_CHECKING:
     from triggerctl.training.describe import Description, PreviewRow, Segment
@@ -28,10 +29,9 @@ COUNTS = ("rows", "triggered", "train", "evaluated", "truncated", "dropped")
 
 def show_plan(plan: RunPlan, description: Description) -> None:
     """Print what was found: configuration, strategy, model, data, sets, work and estimates."""
-    strategy = plan.strategy
     drawn = plan.config.proxy_triggers is None
     console.say("config", str(plan.loaded.path))
-    console.say("strategy", f"{strategy.name}: {strategy.summary}", Text(strategy.formula, style="italic"))
+    show_strategy(plan)
     console.say(
         "model",
         f"{plan.model.name}: {description.parameters:,} parameters, {description.trainable:,} trained",
@@ -99,13 +99,12 @@ def _part(segment: Segment) -> str:
 
 def plan_document(plan: RunPlan, description: Description, shown: Sequence[PreviewRow]) -> dict[str, Any]:
     """The same for programs, as plain JSON."""
-    strategy = plan.strategy
     return {
         "config": str(plan.loaded.path),
         "hash": plan.hash,
         "action": plan.action.value,
         "reason": plan.reason,
-        "strategy": {"name": strategy.name, "summary": strategy.summary, "formula": strategy.formula},
+        "strategy": strategy_document(plan),
         "seed": plan.config.seed,
         "model": {
             "name": plan.model.name,

@@ -29,6 +29,7 @@ from triggerctl.sweep.record import new_record, write_record
 from triggerctl.training.events import Listener
 from triggerctl.training.outcome import Figures
 from triggerctl.training.plan import Action, RunPlan, plan_run
+from triggerctl.training.planes import check_plane
 from triggerctl.training.run import execute
 from triggerctl.training.settle import settle_skipped
 
@@ -165,6 +166,7 @@ def _check_model(plan: RunPlan, device: torch.device, checked: set[str]) -> None
     it once.
 
     Raises InputError."""
+    check_plane(plan)
     options = plan.config.finetune_config
     asked = options.model_dump_json(include=_MODEL_KEYS)
     key = f"{plan.model.fingerprint} {asked}"

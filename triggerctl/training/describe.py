@@ -18,6 +18,7 @@ from triggerctl.model.load import empty_model, load_tokenizer, locate
 from triggerctl.model.memory import available_bytes, peak_bytes
 from triggerctl.model.quantise import probe
 from triggerctl.training.plan import RunPlan
+from triggerctl.training.planes import check_plane
 from triggerctl.training.setup import model_shape
 from triggerctl.training.streams import make_stream, phase_updates, units_per_update
 
@@ -118,6 +119,7 @@ def describe(plan: RunPlan, *, device: str = "auto") -> Description:
     encoder = Encoder(
         load_tokenizer(files, options), max_seq_length=options.max_seq_length, loss_on=options.loss_on
     )
+    check_plane(plan)
     model = empty_model(files, options)
     parameters = sum(weight.numel() for weight in model.parameters())
     trainable = adapter_size(model, options) if options.is_peft else parameters

@@ -61,6 +61,11 @@ class Position:
         self.sums = {}
 
 
+def is_at_the_start(position: Position) -> bool:
+    """Whether no update has been made yet."""
+    return position.phase == 0 and position.step == 0
+
+
 class Hooks(Protocol):
     """What the loop calls back at the points where something may be written or measured."""
 

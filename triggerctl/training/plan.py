@@ -4,6 +4,7 @@ quick."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -16,12 +17,16 @@ from triggerctl.data.progress import Progress
 from triggerctl.data.source import Source, load_rows
 from triggerctl.data.splits import build_splits
 from triggerctl.errors import InputError, Problem
+from triggerctl.experiment.atomic import disk_errors
 from triggerctl.experiment.fingerprint import config_hash, differences
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.experiment.results import StoredResults, read_results
 from triggerctl.model.identity import ModelIdentity, identify
 from triggerctl.strategies import canonical_name, strategy_class
 from triggerctl.strategies.base import Strategy
+
+LEGACY_PLANES = (".pt", ".pth")
+"""Suffixes of the study's alignment planes: pickles, which say nothing of their origin."""
 
 
 class Action(StrEnum):
@@ -119,6 +124,7 @@ def plan_run(
         model_identity=model.fingerprint + (f" {weights.fingerprint}" if weights else ""),
         strategy=strategy.name,
         reads=strategy.reads,
+        extra_data=_foreign_plane(config, loaded, strategy),
     )
     action, reason, finished = decide(folder, config, run_hash, fresh=fresh, dont_overwrite=dont_overwrite)
     return RunPlan(
@@ -138,6 +144,25 @@ def plan_run(
         fresh=fresh,
         warnings=(*warnings, *splits.notes, *_foreign_checkpoints(folder, run_hash)),
     )
+
+
+def plane_path(config: ExperimentConfig, loaded: LoadedConfig) -> Path | None:
+    """Where `steering_vector_path` says that the alignment plane lives; a relative path starts at the
+    configuration."""
+    given = config.finetune_config.steering_vector_path
+    return loaded.folder / Path(given).expanduser() if given is not None else None
+
+
+def _foreign_plane(
+    config: ExperimentConfig, loaded: LoadedConfig, strategy: type[Strategy]
+) -> dict[str, str]:
+    """A plane of ours is known by what made it; one of the study's only by its content."""
+    path = plane_path(config, loaded)
+    asked = config.finetune_config.load_steering_vector and "load_steering_vector" in strategy.reads
+    if not asked or path is None or path.suffix not in LEGACY_PLANES or not path.is_file():
+        return {}
+    with disk_errors(path, "read"), path.open("rb") as file:
+        return {"alignment plane": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def _placed(error: InputError, loaded: LoadedConfig) -> InputError:

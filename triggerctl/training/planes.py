@@ -23,11 +23,13 @@ from triggerctl.experiment.atomic import atomic_file, make_folder
 from triggerctl.experiment.cache import cache_root, mark_used
 from triggerctl.experiment.fingerprint import STRATEGY_KEYS, hashed_values
 from triggerctl.strategies.alignment_plane import AlignmentPlaneStrategy
-from triggerctl.training.plan import RunPlan
+from triggerctl.training.plan import LEGACY_PLANES, RunPlan, plane_path
+from triggerctl.training.setup import Prepared
+
+Say = Callable[[str], None]
 
 KIND = "planes"
 _NOT_OF_THE_PLANE = STRATEGY_KEYS | {"epochs", "max_to_eval"}
-_LEGACY = (".pt", ".pth")
 _FORMAT = 1
 
 
@@ -41,8 +43,9 @@ class FoundPlane:
 
 
 class PlaneStore:
-    """The plane that one run needs. `shapes`: of the weights being trained, by name; `environment`: what can
-    change a number without being asked for (device, dtype, threads, optimiser)."""
+    """The plane that one run needs, looked for by `find` and else computed. `shapes`: of the weights being
+    trained, by name; `environment`: what can change a number without being asked for (device, dtype, threads,
+    optimiser). `found` and `warnings` are what `find` leaves."""
 
     def __init__(
         self,
@@ -51,36 +54,38 @@ class PlaneStore:
         *,
         shapes: Mapping[str, torch.Size],
         environment: Mapping[str, object],
-        say: Callable[[str], None],
-        warn: Callable[[str], None],
     ) -> None:
         options = plan.config.finetune_config
+        self.found: FoundPlane | None = None
+        self.warnings: list[str] = []
         self._shapes = shapes
-        self._say = say
-        self._warn = warn
         self._origin = origin(plan, strategy)
         self._environment = {"torch": torch.__version__, **environment}
         self.key = hashlib.sha256(_plain([self._origin, self._environment]).encode()).hexdigest()[:32]
         self._cached = cache_root() / KIND / f"{self.key}.safetensors"
-        self._named = plane_path(plan)
+        self._named = plane_path(plan.config, plan.loaded)
         self._load = options.load_steering_vector
         self._save = options.save_steering_vector
         self._lock: FileLock | None = None
 
-    def find(self) -> FoundPlane | None:
-        """The plane, from where the configuration says or from the cache; None where it must be computed.
+    def find(self) -> None:
+        """Look where the configuration says, then in the cache; `found` stays None where the plane must be
+        computed.
 
         Raises InputError for a file whose origin, tensor names or shapes are not this run's."""
-        if self._named is not None and self._named.is_file():
+        named = self._named
+        if named is not None and named.is_file():
             if self._load:
-                return self._legacy() if self._named.suffix in _LEGACY else self._read(self._named)
+                self.found = self._legacy(named) if named.suffix in LEGACY_PLANES else self._read(named)
+                return
             if self._save:
-                self._read(self._named)  # what another run left there is not written over
+                self._read(named)  # what another run left there is not written over
         elif self._load and not self._cached.is_file():
-            self._warn(f"load_steering_vector: no plane lies in {self._named or 'the cache'}; it is computed")
-        return self._from_cache()
+            place = named or "the cache"
+            self._warn(f"load_steering_vector: no alignment plane lies in {place}; it is computed")
+        self.found = self._from_cache()
 
-    def wait_for_others(self, stop: threading.Event) -> FoundPlane | None:
+    def wait_for_others(self, stop: threading.Event, say: Say) -> FoundPlane | None:
         """Claim the plane's computation; while another process is at it, wait for what it finds.
 
         Raises InterruptedRunError once `stop` is set."""
@@ -95,7 +100,7 @@ class PlaneStore:
                 break
             except Timeout:
                 if not told:
-                    self._say(f"another run computes the alignment plane {self.key}: waiting for it")
+                    say(f"another run computes the alignment plane {self.key}: waiting for it")
                 told = True
                 if stop.is_set():
                     raise InterruptedRunError(
@@ -108,15 +113,15 @@ class PlaneStore:
             self.release()
         return found
 
-    def keep(self, plane: Mapping[str, Tensor], losses: Mapping[str, list[float]]) -> None:
+    def keep(self, plane: Mapping[str, Tensor], losses: Mapping[str, list[float]], say: Say) -> None:
         """Write the plane to the cache and to the path that the configuration names, unless it lies there."""
-        self._say(f"alignment plane {self.key} computed")
+        say(f"alignment plane {self.key} computed")
         if self._save:
             for path in filter(None, (self._cached, self._named)):
-                if not path.is_file() and path.suffix not in _LEGACY:
+                if not path.is_file() and path.suffix not in LEGACY_PLANES:
                     make_folder(path.parent)
                     _write(path, plane, self._origin, self._environment, losses)
-                    self._say(f"alignment plane written to {path}")
+                    say(f"alignment plane written to {path}")
         self.release()
 
     def release(self) -> None:
@@ -138,11 +143,7 @@ class PlaneStore:
 
     def _read(self, path: Path) -> FoundPlane:
         tensors, about = _open(path)
-        theirs, ours = about["origin"], self._origin
-        differing = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
-        if differing:
-            said = [f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in differing]
-            raise _foreign(path, said)
+        _check_origin(path, about["origin"], self._origin)
         self._check_tensors(path, tensors)
         around = about.get("environment", {})
         other = [key for key in self._environment if around.get(key) != self._environment[key]]
@@ -152,19 +153,21 @@ class PlaneStore:
             self._warn(f"the alignment plane in {path.name} was made in another environment ({made})")
         return FoundPlane(tensors, about.get("losses", {}), str(path))
 
-    def _legacy(self) -> FoundPlane:
+    def _warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+    def _legacy(self, path: Path) -> FoundPlane:
         """A plane of the study's: tensors by name in a pickle, of which nothing but weights is read."""
-        assert self._named is not None
         try:
-            content = torch.load(self._named, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
-            raise _unreadable(self._named, str(error).splitlines()[0]) from error
+            raise _unreadable(path, str(error).splitlines()[0]) from error
         if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-            raise _unreadable(self._named, "it does not hold tensors by name")
+            raise _unreadable(path, "it does not hold tensors by name")
         tensors = {str(name).removeprefix("base_model.model."): tensor for name, tensor in content.items()}
-        self._check_tensors(self._named, tensors)
-        self._warn(f"{self._named} does not tell its origin: whether it fits data and seed can't be checked")
-        return FoundPlane(tensors, {}, str(self._named))
+        self._check_tensors(path, tensors)
+        self._warn(f"{path} does not tell its origin: whether it fits data and seed can't be checked")
+        return FoundPlane(tensors, {}, str(path))
 
     def _check_tensors(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
         missing = [name for name in self._shapes if name not in tensors]
@@ -179,6 +182,43 @@ class PlaneStore:
         ][:3]
         if faults:
             raise _foreign(path, faults)
+
+
+def plane_store(plan: RunPlan, prepared: Prepared, *, threads: int) -> PlaneStore | None:
+    """The store of the plane that a run needs, None where its strategy needs none."""
+    if not isinstance(prepared.strategy, AlignmentPlaneStrategy):
+        return None
+    return PlaneStore(
+        plan,
+        prepared.strategy,
+        shapes={name: weight.shape for name, weight in prepared.model.trainable.items()},
+        environment={
+            "device": prepared.device.type,
+            "dtype": str(prepared.dtype).removeprefix("torch."),
+            "threads": threads,
+            "optimiser": prepared.optimiser,
+        },
+    )
+
+
+def check_plane(plan: RunPlan) -> None:
+    """Whether a plane that the configuration points to was made for this run, as far as its origin tells.
+
+    Raises InputError naming the difference."""
+    strategy, path = plan.strategy(plan.config), plane_path(plan.config, plan.loaded)
+    options = plan.config.finetune_config
+    used = options.load_steering_vector or options.save_steering_vector
+    if not isinstance(strategy, AlignmentPlaneStrategy) or path is None or not path.is_file():
+        return
+    if used and path.suffix not in LEGACY_PLANES:
+        _check_origin(path, _open(path)[1]["origin"], origin(plan, strategy))
+
+
+def _check_origin(path: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    differing = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
+    if differing:
+        said = [f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in differing]
+        raise _foreign(path, said)
 
 
 def origin(plan: RunPlan, strategy: AlignmentPlaneStrategy) -> dict[str, Any]:
@@ -201,12 +241,6 @@ def origin(plan: RunPlan, strategy: AlignmentPlaneStrategy) -> dict[str, Any]:
         "combination": strategy.combination,
         **values,
     }
-
-
-def plane_path(plan: RunPlan) -> Path | None:
-    """Where `steering_vector_path` says that the plane lives; a relative path starts at the configuration."""
-    given = plan.config.finetune_config.steering_vector_path
-    return plan.loaded.folder / Path(given).expanduser() if given is not None else None
 
 
 def _write(

@@ -6,18 +6,14 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from triggerctl.errors import InterruptedRunError, RunError, TriggerctlError
 from triggerctl.experiment.atomic import make_folder
 from triggerctl.experiment.claim import Claim, claim
-from triggerctl.experiment.results import Evaluation
 from triggerctl.experiment.state import RunState, read_state
 from triggerctl.model.device import default_threads, resolve_device
 from triggerctl.strategies.alignment_plane import AlignmentPlaneStrategy
@@ -31,23 +27,20 @@ from triggerctl.training.checkpoints import (
 )
 from triggerctl.training.events import (
     Checkpointed,
-    Evaluated,
     Event,
     Failed,
     Finished,
     Interrupted,
     Listener,
     Noted,
-    Progress,
     Started,
     Warned,
 )
-from triggerctl.training.generation import greedy_answers
-from triggerctl.training.loop import Position, TrainingLoop
-from triggerctl.training.optimiser import choose_optimiser
+from triggerctl.training.loop import Position, TrainingLoop, is_at_the_start
+from triggerctl.training.measuring import VARIANT, Measurer, Moment, Progressed
 from triggerctl.training.outcome import Figures, leave_results, summarise
 from triggerctl.training.plan import Action, RunPlan, decide
-from triggerctl.training.planes import PlaneStore
+from triggerctl.training.planes import PlaneStore, plane_store
 from triggerctl.training.recorder import Recorder, run_log
 from triggerctl.training.settle import settle
 from triggerctl.training.setup import Prepared, prepare
@@ -55,38 +48,6 @@ from triggerctl.training.trackers import Tracker, check_tracker
 
 CHECKPOINT_SECONDS = 120.0
 """Between checkpoints in the middle of an epoch; a fast epoch needs none."""
-
-VARIANT = "variant"
-"""The phase of an evaluation that is beside the run's result: another ending of the same training."""
-
-SAMPLES_PER_SET = 3
-SAMPLE_TOKENS = 48
-
-
-@dataclass(slots=True)
-class Progressed:
-    """What a run has produced so far, kept in its checkpoints."""
-
-    evaluations: list[Evaluation]
-    warnings: list[str]
-    timings: dict[str, float]
-    evaluated_tokens: int = 0
-
-    def document(self) -> dict[str, Any]:
-        return {
-            "evaluations": [evaluation.model_dump(mode="json") for evaluation in self.evaluations],
-            "warnings": self.warnings,
-            "timings": self.timings,
-            "evaluated_tokens": self.evaluated_tokens,
-        }
-
-    @classmethod
-    def of(cls, checkpoint: Checkpoint | None) -> Progressed:
-        if checkpoint is None:
-            return cls([], [], {"training": 0.0, "evaluation": 0.0})
-        stored = checkpoint.record["progressed"]
-        evaluations = [Evaluation.model_validate(found) for found in stored["evaluations"]]
-        return cls(evaluations, stored["warnings"], stored["timings"], stored["evaluated_tokens"])
 
 
 def execute(
@@ -116,10 +77,13 @@ def execute(
         used_threads = _set_threads(checkpoint, threads)
         check_tracker(plan.config.finetune_config.report_to)
         prepared = prepare(plan, chosen, listener)
+        planes = plane_store(plan, prepared, threads=used_threads)
+        if planes is not None and (checkpoint is None or is_at_the_start(position_of(checkpoint))):
+            planes.find()
         if plan.fresh:
             shutil.rmtree(own, ignore_errors=True)
         with run_log(plan.folder.log):
-            run = _Run(plan, prepared, checkpoint, listener, stop, held, used_threads)
+            run = _Run(plan, prepared, checkpoint, planes, listener, stop, held, used_threads)
             return run.to_the_end(figures)
 
 
@@ -138,12 +102,15 @@ class _Run:
         plan: RunPlan,
         prepared: Prepared,
         checkpoint: Checkpoint | None,
+        planes: PlaneStore | None,
         listener: Listener,
         stop: threading.Event,
         held: Claim,
         threads: int,
     ) -> None:
         self._plan = plan
+        self._checkpoint_before = checkpoint
+        self._planes = planes
         self._prepared = prepared
         self._stop = stop
         self._claim = held
@@ -170,27 +137,11 @@ class _Run:
             every=plan.config.finetune_config.logging_steps,
         )
         self._listeners.insert(0, self.recorder)
+        self._measurer = Measurer(prepared, self.progressed, self.recorder, say=self.say, stop=stop)
         tracker = plan.config.finetune_config.report_to
         if tracker != "none":
             self._listeners.append(Tracker(plan.config, tracker, self.results))
-        self._planes: PlaneStore | None = None
-        self._optimiser, note = choose_optimiser(plan.config.finetune_config.optim, prepared.device)
-        self.loop = TrainingLoop(
-            prepared.model,
-            prepared.strategy,
-            prepared.phases,
-            pad_id=prepared.encoder.pad_id,
-            optimiser_name=self._optimiser,
-            position=position_of(checkpoint) if checkpoint else Position(),
-            listener=self.say,
-            should_stop=stop.is_set,
-        )
-        if checkpoint is not None:
-            restore(checkpoint, self.loop)
-        else:
-            told = (*plan.warnings, *prepared.warnings, *([note] if note else []))
-            for warning in told:
-                self.warn(warning)
+        self.loop: TrainingLoop
 
     # Talking
     # ------------------------------------------------------------------------------------------------------
@@ -203,23 +154,13 @@ class _Run:
         self.progressed.warnings.append(message)
         self.say(Warned(message))
 
-    def _counting(self, stage: str) -> Callable[[int, int], None]:
-        def said(done: int, total: int) -> None:
-            self.say(Progress(stage, done, total))
-            if self._stop.is_set():
-                raise InterruptedRunError(
-                    f"stopped while evaluating at step {self.loop.position.step}",
-                    mend="the same command goes on from there",
-                )
-
-        return said
-
     # The whole
     # ----------------------------------------------------------------------------------------------------
 
     def to_the_end(self, figures: Figures) -> Path:
         """Train to the end, or leave a state that says why not."""
         try:
+            self._begin()
             self._announce()
             if not self.progressed.evaluations:
                 self._evaluate(MAIN, final=self._has_nothing_to_do, first=True)
@@ -256,32 +197,44 @@ class _Run:
             self.recorder.close()
         return self.results
 
+    def _begin(self) -> None:
+        """The loop where the run stands, what it has gathered put back."""
+        prepared, checkpoint = self._prepared, self._checkpoint_before
+        self.loop = TrainingLoop(
+            prepared.model,
+            prepared.strategy,
+            prepared.phases,
+            pad_id=prepared.encoder.pad_id,
+            optimiser_name=prepared.optimiser,
+            position=position_of(checkpoint) if checkpoint else Position(),
+            listener=self.say,
+            should_stop=self._stop.is_set,
+        )
+        if checkpoint is not None:
+            restore(checkpoint, self.loop)
+            return
+        for warning in (
+            *self._plan.warnings,
+            *prepared.warnings,
+            *(self._planes.warnings if self._planes else ()),
+        ):
+            self.warn(warning)
+
     def _obtain_plane(self) -> None:
         """Take up an alignment plane that another run has found, or claim its computation."""
         strategy, loop = self._prepared.strategy, self.loop
-        if not isinstance(strategy, AlignmentPlaneStrategy) or strategy.plane is not None:
+        if self._planes is None or not is_at_the_start(loop.position):
             return
-        self._planes = PlaneStore(
-            self._plan,
-            strategy,
-            shapes={name: weight.shape for name, weight in self._prepared.model.trainable.items()},
-            environment={
-                "device": self._prepared.device.type,
-                "dtype": str(self._prepared.dtype).removeprefix("torch."),
-                "threads": self._threads,
-                "optimiser": self._optimiser,
-            },
-            say=lambda message: self.say(Noted(message)),
-            warn=self.warn,
-        )
-        if loop.position.phase or loop.position.step:
-            return  # resumed in the midst of the proxy phases: they go on
-        found = self._planes.find() or self._planes.wait_for_others(self._stop)
+        assert isinstance(strategy, AlignmentPlaneStrategy)
+        found = self._planes.found or self._planes.wait_for_others(self._stop, self._note)
         if found is not None:
             strategy.take_plane({n: t.to(self._prepared.device) for n, t in found.tensors.items()})
             loop.position.losses.update(found.losses)
             loop.skip_to(len(loop.phases) - 1)
-            self.say(Noted(f"alignment plane taken from {found.place}"))
+            self._note(f"alignment plane taken from {found.place}")
+
+    def _note(self, message: str) -> None:
+        self.say(Noted(message))
 
     def _end(self) -> None:
         """What the strategy does to the trained weights once training is over, each way evaluated; the last
@@ -297,7 +250,7 @@ class _Run:
                 note = strategy.end(ending, weights)
             final = place + 1 == len(endings)
             self._evaluate(MAIN if final else VARIANT, final=final, label=ending, note=note)
-            self.say(Noted(f"{ending}: {note}"))
+            self._note(f"{ending}: {note}")
 
     def _leave(self, figures: Figures) -> None:
         self._claim.check()
@@ -393,7 +346,7 @@ class _Run:
             return
         if phase.name in strategy.sides() and strategy.plane is not None:
             losses = self.loop.position.losses
-            self._planes.keep(strategy.plane, {name: losses[name] for name in strategy.sides()})
+            self._planes.keep(strategy.plane, {name: losses[name] for name in strategy.sides()}, self._note)
 
     # Pieces
     # -------------------------------------------------------------------------------------------------------
@@ -407,62 +360,11 @@ class _Run:
         label: str | None = None,
         note: str | None = None,
     ) -> None:
-        began = time.perf_counter()
         position = self.loop.position
-        epoch = self._epoch_reached()
-        found = self._prepared.evaluator.measure(
-            self._prepared.model, with_twins=first or final, progress=self._counting("evaluate")
-        )
-        evaluation = Evaluation(
-            label=label or f"epoch {epoch:g}",
-            phase=phase,
-            epoch=epoch,
-            step=position.step,
-            final=final,
-            note=note,
-            sets=found.sets,
-        )
-        self.recorder.verdicts(evaluation, found.verdicts)
-        if first or final:
-            self._sample(evaluation)
-        self.progressed.evaluations.append(evaluation)
-        self.progressed.evaluated_tokens += found.tokens
-        seconds = time.perf_counter() - began
-        self.progressed.timings["evaluation"] += seconds
-        self.say(Evaluated(evaluation, seconds))
-
-    def _epoch_reached(self) -> float:
-        position = self.loop.position
-        if position.update == 0:
-            return float(position.epoch)
-        return position.epoch + position.update / self.loop.epoch_length(position.phase)
-
-    def _sample(self, evaluation: Evaluation) -> None:
-        prepared = self._prepared
-        rows = [
-            (name, row) for name, rows in prepared.evaluator.sets.items() for row in rows[:SAMPLES_PER_SET]
-        ]
-        answers = greedy_answers(
-            prepared.model,
-            prepared.tokenizer,
-            [row.prompt for _, row in rows],
-            pad_id=prepared.encoder.pad_id,
-            ends=prepared.ends,
-            max_new_tokens=SAMPLE_TOKENS,
-        )
-        for (name, row), answer in zip(rows, answers, strict=True):
-            self.recorder.example(
-                {
-                    "label": evaluation.label,
-                    "final": evaluation.final,
-                    "set": name,
-                    "row": row.example.row,
-                    "trigger": row.example.trigger,
-                    "prompt": row.example.user,
-                    "answer": answer,
-                    "expected": row.example.assistant,
-                }
-            )
+        epoch = float(position.epoch)
+        if position.update:
+            epoch += position.update / self.loop.epoch_length(position.phase)
+        self._measurer.measure(Moment(phase, epoch, position.step, first, final, label, note))
 
     def _checkpoint(self) -> None:
         self._claim.check()

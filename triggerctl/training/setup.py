@@ -23,6 +23,7 @@ from triggerctl.training.chance import named_seed
 from triggerctl.training.evaluation import Evaluator
 from triggerctl.training.events import Listener, Progress
 from triggerctl.training.gradients import PhaseData, phase_data
+from triggerctl.training.optimiser import choose_optimiser
 from triggerctl.training.plan import RunPlan
 from triggerctl.training.verdicts import Judge
 
@@ -47,6 +48,7 @@ class Prepared:
     ends: frozenset[int]
     device: torch.device
     dtype: torch.dtype
+    optimiser: str
     checkpointing: bool
     warnings: tuple[str, ...]
 
@@ -78,6 +80,7 @@ def prepare(plan: RunPlan, device: torch.device, listener: Listener) -> Prepared
         tokens_per_batch=TOKENS_PER_BATCH[device.type],
         rows_per_batch=options.per_device_eval_batch_size,
     )
+    optimiser, note = choose_optimiser(options.optim, device)
     rows = {name: each.rows for name, each in encoded.items()}
     phases = tuple(
         phase_data(
@@ -103,8 +106,9 @@ def prepare(plan: RunPlan, device: torch.device, listener: Listener) -> Prepared
         ends=ends,
         device=device,
         dtype=dtype,
+        optimiser=optimiser,
         checkpointing=checkpointing,
-        warnings=_length_notes(encoded, evaluator, options),
+        warnings=(*_length_notes(encoded, evaluator, options), *([note] if note else [])),
     )
 
 

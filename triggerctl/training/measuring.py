@@ -1,0 +1,148 @@
+"""A run's evaluations as they happen: measured, written down row by row, with sample answers at the first and
+the last, and kept for its checkpoints."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from triggerctl.errors import InterruptedRunError
+from triggerctl.experiment.results import Evaluation
+from triggerctl.training.checkpoints import Checkpoint
+from triggerctl.training.events import Evaluated, Listener, Progress
+from triggerctl.training.generation import greedy_answers
+from triggerctl.training.recorder import Recorder
+from triggerctl.training.setup import Prepared
+
+VARIANT = "variant"
+"""The phase of an evaluation that is beside the run's result: another ending of the same training."""
+
+SAMPLES_PER_SET = 3
+SAMPLE_TOKENS = 48
+
+
+@dataclass(slots=True)
+class Progressed:
+    """What a run has produced so far, kept in its checkpoints."""
+
+    evaluations: list[Evaluation]
+    warnings: list[str]
+    timings: dict[str, float]
+    evaluated_tokens: int = 0
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "evaluations": [evaluation.model_dump(mode="json") for evaluation in self.evaluations],
+            "warnings": self.warnings,
+            "timings": self.timings,
+            "evaluated_tokens": self.evaluated_tokens,
+        }
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint | None) -> Progressed:
+        if checkpoint is None:
+            return cls([], [], {"training": 0.0, "evaluation": 0.0})
+        stored = checkpoint.record["progressed"]
+        evaluations = [Evaluation.model_validate(found) for found in stored["evaluations"]]
+        return cls(evaluations, stored["warnings"], stored["timings"], stored["evaluated_tokens"])
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Where a run stands when it is evaluated. `epoch` is a fraction in the midst of one; `first` and `final`
+    evaluations also measure the untriggered twins and take sample answers."""
+
+    phase: str
+    epoch: float
+    step: int
+    first: bool = False
+    final: bool = False
+    label: str | None = None
+    note: str | None = None
+
+
+class Measurer:
+    """Evaluates the run's model and keeps what was found in `progressed`."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        progressed: Progressed,
+        recorder: Recorder,
+        *,
+        say: Listener,
+        stop: threading.Event,
+    ) -> None:
+        self._prepared = prepared
+        self._progressed = progressed
+        self._recorder = recorder
+        self._say = say
+        self._stop = stop
+
+    def measure(self, moment: Moment) -> None:
+        """Evaluate every set now.
+
+        Raises InterruptedRunError once the run is asked to stop."""
+        began = time.perf_counter()
+        found = self._prepared.evaluator.measure(
+            self._prepared.model,
+            with_twins=moment.first or moment.final,
+            progress=self._counting(moment.step),
+        )
+        evaluation = Evaluation(
+            label=moment.label or f"epoch {moment.epoch:g}",
+            phase=moment.phase,
+            epoch=moment.epoch,
+            step=moment.step,
+            final=moment.final,
+            note=moment.note,
+            sets=found.sets,
+        )
+        self._recorder.verdicts(evaluation, found.verdicts)
+        if moment.first or moment.final:
+            self._sample(evaluation)
+        self._progressed.evaluations.append(evaluation)
+        self._progressed.evaluated_tokens += found.tokens
+        seconds = time.perf_counter() - began
+        self._progressed.timings["evaluation"] += seconds
+        self._say(Evaluated(evaluation, seconds))
+
+    def _counting(self, step: int) -> Callable[[int, int], None]:
+        def said(done: int, total: int) -> None:
+            self._say(Progress("evaluate", done, total))
+            if self._stop.is_set():
+                raise InterruptedRunError(
+                    f"stopped while evaluating at step {step}", mend="the same command goes on from there"
+                )
+
+        return said
+
+    def _sample(self, evaluation: Evaluation) -> None:
+        prepared = self._prepared
+        rows = [
+            (name, row) for name, rows in prepared.evaluator.sets.items() for row in rows[:SAMPLES_PER_SET]
+        ]
+        answers = greedy_answers(
+            prepared.model,
+            prepared.tokenizer,
+            [row.prompt for _, row in rows],
+            pad_id=prepared.encoder.pad_id,
+            ends=prepared.ends,
+            max_new_tokens=SAMPLE_TOKENS,
+        )
+        for (name, row), answer in zip(rows, answers, strict=True):
+            self._recorder.example(
+                {
+                    "label": evaluation.label,
+                    "final": evaluation.final,
+                    "set": name,
+                    "row": row.example.row,
+                    "trigger": row.example.trigger,
+                    "prompt": row.example.user,
+                    "answer": answer,
+                    "expected": row.example.assistant,
+                }
+            )
