@@ -45,6 +45,71 @@ def test_a_plan_as_json_has_the_same_and_nothing_else(
     assert plan["action"] == "run"
 
 
+def strategy_lines(said: str) -> str:
+    """What a plan says of its strategy."""
+    return said[said.index("strategy  ") : said.index("model     ")]
+
+
+def test_options_are_told_apart_by_who_set_them_and_phases_come_in_order(
+    experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = "--strategy steering --set positive_proxy=proxy negative_proxy=proxy_neg proxy_epochs=1"
+    assert main(["validate", "exp", *asked.split()]) == 0
+    _, formula, given, default, absent, phases, unread = strategy_lines(capsys.readouterr().out).splitlines()
+    assert formula.strip().startswith("g ← ∇CE(outcome) + α · V")
+    assert given.split() == [
+        "options",
+        "proxy_epochs=1,",
+        "positive_proxy=proxy,",
+        "negative_proxy=proxy_neg",
+    ]
+    assert (
+        "steering_alpha=0.5, final_steering_alpha=0.1, alpha_warmup_steps=5, direct_steering=false" in default
+    )
+    assert absent.split() == [
+        "not",
+        "set:",
+        "outcome_epochs,",
+        "alpha_scheduler_type,",
+        "steering_vector_path",
+    ]
+    assert phases.split(maxsplit=1)[1] == (
+        "positive_proxy on proxy, 1 epoch → negative_proxy on proxy_neg, 1 epoch → main on outcome, 2 epochs"
+    )
+    assert unread == "not read  beta_kl: set, and read by other strategies only"
+
+
+def test_a_strategy_of_one_phase_without_options_says_so_in_one_line(
+    make_experiment: MakeExperiment, experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_experiment("plain", finetune={"beta_kl": None})
+    assert main(["validate", "plain", "--strategy", "outcome_only"]) == 0
+    assert strategy_lines(capsys.readouterr().out).splitlines()[2:] == ["options   none of its own"]
+
+
+def test_what_is_done_to_the_weights_at_the_end_is_said(
+    experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    thresholds = "safe_lora_sweep_thresholds=[0.2,0.5]"
+    assert main(["validate", "exp", "--strategy", "safe_lora", "--set", thresholds]) == 0
+    assert (
+        "ending    projected where the cosine is at most 0.2\n"
+        "          projected where the cosine is at most 0.5\n"
+    ) in capsys.readouterr().out
+
+
+def test_a_strategys_options_are_also_json(experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--set", "steering_alpha=0.7", "save_steering_vector=false"]
+    assert main(["validate", "exp", "--json", "--strategy", "kl", *asked]) == 0
+    strategy = json.loads(capsys.readouterr().out)["strategy"]
+    assert strategy["name"] == "kl_divergence"
+    assert strategy["paper"].startswith("Azarbal et al. 2025")
+    assert strategy["reads"] == {"beta_kl": 1.0, "proxy_cycling_mode": "continuous"}
+    assert strategy["unread"] == ["steering_alpha", "save_steering_vector"]
+    assert strategy["phases"] == [{"name": "main", "sets": ["outcome", "proxy"], "epochs": 2}]
+    assert strategy["endings"] == []
+
+
 def test_the_schema_is_json_schema(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", "--schema"]) == 0
     schema = json.loads(capsys.readouterr().out)

@@ -25,22 +25,26 @@ OF_SOME_STRATEGIES = STRATEGY_KEYS | PLANE_OPTIONS
 
 
 def show_strategy(plan: RunPlan) -> None:
-    """Print the formula, the options by where their values come from, the phases where there are several, and
-    what is set and not read. Templates set the weights of several strategies: that is no fault."""
+    """Print the formula, the options by where their values come from, the phases where there are several,
+    what is done to the weights at the end, and what is set and not read. Templates set the weights of several
+    strategies: that is no fault."""
     chosen = plan.strategy
     console.say("strategy", f"{chosen.name}: {chosen.summary}", Text(chosen.formula, style="italic"))
     console.say("options", *_option_lines(plan))
-    phases = chosen(plan.config).phases()
-    if len(phases) > 1:
-        console.say("phases", " → ".join(_phase_line(phase) for phase in phases))
+    made = chosen(plan.config)
+    if len(made.phases()) > 1:
+        console.say("phases", " → ".join(_phase_line(phase) for phase in made.phases()))
+    if made.endings():
+        console.say("ending", *made.endings())
     unread = _unread(plan)
     if unread:
-        console.say("not read", ", ".join(unread) + f": set, and not among the options of {chosen.name}")
+        console.say("not read", f"{', '.join(unread)}: set, and read by other strategies only")
 
 
 def strategy_document(plan: RunPlan) -> dict[str, Any]:
     """The same for programs, as plain JSON."""
     chosen = plan.strategy
+    made = chosen(plan.config)
     return {
         "name": chosen.name,
         "summary": chosen.summary,
@@ -49,9 +53,9 @@ def strategy_document(plan: RunPlan) -> dict[str, Any]:
         "reads": _read(plan),
         "unread": _unread(plan),
         "phases": [
-            {"name": phase.name, "sets": _sets(phase), "epochs": phase.epochs}
-            for phase in chosen(plan.config).phases()
+            {"name": phase.name, "sets": _sets(phase), "epochs": phase.epochs} for phase in made.phases()
         ],
+        "endings": list(made.endings()),
     }
 
 
