@@ -53,6 +53,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test computes or downloads is not found by another, nor left in the user's cache."""
+    monkeypatch.setenv("TRIGGERCTL_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def experiment(make_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The experiment `exp`, found by its name from the working folder."""

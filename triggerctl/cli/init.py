@@ -66,18 +66,23 @@ def command(
 
 
 def _list(as_json: bool) -> None:
+    from rich.text import Text
+
     from triggerctl import console
     from triggerctl.cli.templates import templates
 
     found = templates().values()
     if as_json:
-        console.print_json([{"name": t.name, "summary": t.summary} for t in found])
+        console.print_json(
+            [{"name": t.name, "summary": t.summary, "strategies": list(t.strategies)} for t in found]
+        )
         return
     table = console.table()
     table.add_column("template", style="bold", no_wrap=True)
-    table.add_column("what it is for")
+    table.add_column("what it is for, and the strategies it shows")
     for each in found:
-        table.add_row(each.name, each.summary)
+        shown = Text(", ".join(each.strategies), style="dim")
+        table.add_row(each.name, Text("\n").join([Text(each.summary), shown]))
     console.out.print(table)
     console.next_step(["triggerctl", "init", "my_exp", "--template", "quickstart"])
 

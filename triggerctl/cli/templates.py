@@ -4,11 +4,15 @@ says what it is for, and a `sweep.json` where its strategies need overrides."""
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import triggerctl
+from triggerctl.config import jsonc
+from triggerctl.config.load import load_config
 from triggerctl.errors import InputError
+from triggerctl.strategies import canonical_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,17 @@ class Template:
     @property
     def config(self) -> Path:
         return next(path for path in self.files if path.name == "config.json")
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """Full names of the strategies it shows: its config's own, then those that its sweep.json lists."""
+        named = [load_config(self.config).config.proxy_strategy]
+        for path in self.files:
+            if path.name == "sweep.json":
+                listed = jsonc.read(path).value
+                assert isinstance(listed, Mapping)
+                named += listed
+        return tuple(dict.fromkeys(map(canonical_name, named)))
 
 
 def templates_folder() -> Path:

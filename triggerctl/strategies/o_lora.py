@@ -75,7 +75,9 @@ class OLora(Strategy):
             self._first = {n: weight.detach().clone() for n, weight in weights.items() if ".lora_A." in n}
 
     def _overlap(self, weights: Tensors) -> Tensor:
-        overlaps = [(first @ weights[name].T).abs().sum() for name, first in self._first.items()]
+        # In the weights' order: after a resume the first adapter's may be another, and with it the rounding.
+        pairs = ((self._first[name], down) for name, down in weights.items() if name in self._first)
+        overlaps = [(first @ down.T).abs().sum() for first, down in pairs]
         return sum(overlaps[1:], start=overlaps[0])
 
     def state(self) -> Tensors:
