@@ -8,8 +8,13 @@ from pathlib import Path
 import pytest
 
 from triggerctl.cli.app import main
+from triggerctl.cli.strategy_view import OF_SOME_STRATEGIES
 from triggerctl.cli.templates import templates
 from triggerctl.config.load import load_config
+from triggerctl.experiment.layout import ExperimentFolder
+from triggerctl.strategies import names, strategy_class
+from triggerctl.sweep.grid import cells, prepare_cell
+from triggerctl.training.plan import check_config
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +43,35 @@ def test_a_list_of_templates_is_also_json(capsys: pytest.CaptureFixture[str]) ->
     assert main(["init", "--list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert {entry["name"] for entry in listed} == set(templates())
+    shown = {entry["name"]: entry["strategies"] for entry in listed}
+    assert shown["quickstart"] == ["naive"]
+    assert shown["emotions-gemma-kl"] == ["kl_divergence", "naive", "representation_constraint"]
+
+
+def test_the_list_names_each_templates_strategies_beside_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "--list"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    place = lines.index("emotions-gemma-kl kl_divergence, naive, representation_constraint")
+    assert lines[place + 1] == templates()["emotions-gemma-kl"].summary
+
+
+def test_the_template_strategies_shows_every_strategy_once() -> None:
+    assert sorted(templates()["strategies"].strategies) == sorted(names())
+
+
+@pytest.mark.parametrize("name", list(templates()))
+def test_every_run_of_a_template_passes_the_checks_of_its_strategy(name: str) -> None:
+    """And is what it says: each key that a cell sets is read, and none is plain training in disguise."""
+    assert main(["init", "exp", "--template", name]) == 0
+    folder = ExperimentFolder(Path("experiments/exp"))
+    parent = load_config(folder.config)
+    swept = cells(folder, parent, [1], []) if folder.sweep.is_file() else []
+    for loaded in (parent, *(prepare_cell(folder, parent, cell) for cell in swept)):
+        config, warnings = check_config(loaded)
+        assert not [text for text in warnings if "plain training" in text]
+        own = {key.rpartition(".")[2] for key, origin in loaded.origins.items() if origin == "sweep cell"}
+        assert own & OF_SOME_STRATEGIES <= strategy_class(config.proxy_strategy).reads
+    assert len({cell.folder.path for cell in swept}) == len(swept)
 
 
 def test_model_dataset_and_set_point_it_at_ones_own(tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ def command(
 
 
 def _list(as_json: bool) -> None:
+    from rich.table import Table
     from rich.text import Text
 
     from triggerctl import console
@@ -77,13 +78,12 @@ def _list(as_json: bool) -> None:
             [{"name": t.name, "summary": t.summary, "strategies": list(t.strategies)} for t in found]
         )
         return
-    table = console.table()
-    table.add_column("template", style="bold", no_wrap=True)
-    table.add_column("what it is for, and the strategies it shows")
+    longest = max(len(each.name) for each in found)
     for each in found:
-        shown = Text(", ".join(each.strategies), style="dim")
-        table.add_row(each.name, Text("\n").join([Text(each.summary), shown]))
-    console.out.print(table)
+        head = Table.grid(padding=(0, 2, 0, 0))
+        head.add_column(width=longest)
+        head.add_row(Text(each.name, style="bold"), Text(", ".join(each.strategies), style="dim"))
+        console.out.print(head, console.indented(Text(each.summary)), sep="")
     console.next_step(["triggerctl", "init", "my_exp", "--template", "quickstart"])
 
 
