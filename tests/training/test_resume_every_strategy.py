@@ -19,7 +19,7 @@ from triggerctl.training.events import Evaluated, Event, Noted, PhaseStarted, St
 MakeExperiment = Callable[..., Path]
 
 PHASES = {
-    **{name: ("main",) for name in OPTIONS},
+    **dict.fromkeys(OPTIONS, ("main",)),
     "grad_project_precomputed_proxy_grad": ("positive_proxy", "main"),
     "orth_penalty": ("positive_proxy", "negative_proxy", "main"),
     "directional_penalty": ("positive_proxy", "negative_proxy", "main"),
