@@ -6,15 +6,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from engine import planned, run, state
 from small_models import Uninterested, causal_model, configuration, llama, rows, some_sets, training_loop
 
 from triggerctl.errors import InputError, RunError
 from triggerctl.strategies import strategy_class
+from triggerctl.training.events import Event, Stepped
 from triggerctl.training.plan import Action
 
 MakeExperiment = Callable[..., Path]
@@ -44,6 +47,46 @@ def test_a_loss_that_is_no_number_fails_the_run_and_keeps_what_was_measured(
     assert not (folder / ".lock").exists()
     assert "diverged" in (folder / "run.log").read_text(encoding="utf-8")
     assert planned(folder).action is Action.RESUME
+
+
+def test_unlearning_without_end_is_divergence_said_at_once_with_its_numbers(
+    make_experiment: MakeExperiment,
+) -> None:
+    """The negative term of posneg has no lower bound: nothing in it is ever infinite, the model is ruined."""
+    finetune = {"neg_lambda_proxy": 5.0, "epochs": 40, "max_to_eval": 4, "beta_kl": 0.0, "warmup_steps": 0}
+    folder = make_experiment(proxy_strategy="posneg", finetune=finetune)
+    with pytest.raises(RunError, match="cross-entropy on proxy_neg is .* the run has diverged") as caught:
+        run(folder)
+    assert "guessing every token alike would give" in str(caught.value)
+    found = state(folder)
+    assert found["status"] == "failed"
+    assert "diverged" in found["error"]
+    [results] = (folder / "results").iterdir()
+    assert not (results / "results.json").exists()
+    assert "epoch 0" in {line["label"] for line in lines(results / "verdicts.jsonl")}
+    events = lines(results / "metrics.jsonl")
+    assert events[-1]["event"] == "failed"
+    last = [line for line in events if line["event"] == "step"][-1]
+    assert int(str(last["step"])) < int(str(last["updates"]))
+
+
+def test_a_high_loss_that_falls_is_no_divergence() -> None:
+    """An untrained model may be far worse than any guess before it learns."""
+    network = llama()
+    with torch.no_grad():
+        network.lm_head.weight.mul_(40)
+    config = configuration("outcome_only", is_peft=False, learning_rate=1e-4, epochs=3)
+    events: list[Event] = []
+    loop = training_loop(
+        causal_model(network, config.finetune_config),
+        strategy_class("outcome_only")(config),
+        some_sets(),
+        events,
+    )
+    loop.run(Uninterested())
+    losses = [event.loss for event in events if isinstance(event, Stepped)]
+    assert losses[0] > 2 * math.log(53)
+    assert losses[-1] < losses[0]
 
 
 def test_a_failed_run_whose_cause_is_mended_is_trained_under_its_new_hash(
