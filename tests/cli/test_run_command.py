@@ -62,10 +62,14 @@ def test_a_run_shows_what_it_learnt_and_is_not_trained_twice(
     assert (experiment / "report" / "summary.json").is_file()
 
 
-def test_a_dry_run_writes_nothing(experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_writes_nothing_and_names_the_run_it_stands_for(
+    experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = sorted(experiment.rglob("*"))
-    assert main(["run", "exp", "--dry-run", "--strategy", "kl"]) == 0
-    assert "not trained yet" in capsys.readouterr().out
+    assert main(["run", "exp", "--dry-run", "--strategy", "kl", "--seed", "3", "--set", "epochs=1"]) == 0
+    said = capsys.readouterr().out
+    assert "not trained yet" in said
+    assert "triggerctl run exp --seed 3 --strategy kl --set epochs=1\n" in said
     assert sorted(experiment.rglob("*")) == before
 
 

@@ -28,7 +28,7 @@ def test_a_plan_names_strategy_formula_sets_and_cost(
     assert "nice, in the loss" in said
     assert "'Certainly!'" in said
     assert "not trained yet" in said
-    assert "triggerctl run exp" in said
+    assert "triggerctl run exp --strategy kl" in said
     assert sorted(experiment.rglob("*")) == before
 
 
@@ -55,7 +55,8 @@ def test_options_are_told_apart_by_who_set_them_and_phases_come_in_order(
 ) -> None:
     asked = "--strategy steering --set positive_proxy=proxy negative_proxy=proxy_neg proxy_epochs=1"
     assert main(["validate", "exp", *asked.split()]) == 0
-    _, formula, given, default, absent, phases, unread = strategy_lines(capsys.readouterr().out).splitlines()
+    said = capsys.readouterr().out
+    _, formula, given, default, absent, *phases, unread = strategy_lines(said).splitlines()
     assert formula.strip().startswith("g ← ∇CE(outcome) + α · V")
     assert given.split() == [
         "options",
@@ -73,10 +74,16 @@ def test_options_are_told_apart_by_who_set_them_and_phases_come_in_order(
         "alpha_scheduler_type,",
         "steering_vector_path",
     ]
-    assert phases.split(maxsplit=1)[1] == (
-        "positive_proxy on proxy, 1 epoch → negative_proxy on proxy_neg, 1 epoch → main on outcome, 2 epochs"
-    )
+    assert [line.removeprefix("phases").strip() for line in phases] == [
+        "positive_proxy on proxy, 1 epoch",
+        "negative_proxy on proxy_neg, 1 epoch",
+        "main on outcome, 2 epochs",
+    ]
     assert unread == "not read  beta_kl: set, and read by other strategies only"
+    assert said.splitlines()[-1].endswith(
+        "triggerctl run exp --strategy steering --set positive_proxy=proxy --set negative_proxy=proxy_neg "
+        "--set proxy_epochs=1"
+    )
 
 
 def test_a_strategy_of_one_phase_without_options_says_so_in_one_line(

@@ -70,6 +70,14 @@ def overrides(
     return tuple(made)
 
 
+def as_typed(
+    settings: Sequence[str] | None, *, seed: str | None = None, strategy: str | None = None
+) -> list[str]:
+    """The words of these overrides, for a command that is to do the same."""
+    typed = [("--seed", seed), ("--strategy", strategy), *(("--set", each) for each in settings or ())]
+    return [word for option, value in typed if value is not None for word in (option, value)]
+
+
 def words(given: Sequence[str] | None) -> list[str]:
     """A repeated option's values with commas taken apart, each once, in the order given."""
     parts = [part.strip() for word in given or () for part in word.split(",")]

@@ -15,6 +15,7 @@ from triggerctl.cli.options import (
     Settings,
     Strategy,
     Threads,
+    as_typed,
     overrides,
 )
 from triggerctl.errors import InterruptedRunError
@@ -74,8 +75,11 @@ def command(
         console.say("would" if dry_run else "done", plan.reason)
         if not dry_run:
             settle_skipped(plan)
-        again = globals_.suggest("report" if plan.action is Action.SKIP else "run", experiment)
-        console.next_step(again)
+        if plan.action is Action.SKIP:
+            console.next_step(globals_.suggest("report", experiment))
+        else:
+            same = as_typed(settings, seed=seed, strategy=strategy)
+            console.next_step(globals_.suggest("run", experiment, *same))
         return 0
     try:
         _train(plan, device=device, threads=threads)

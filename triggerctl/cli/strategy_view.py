@@ -33,7 +33,7 @@ def show_strategy(plan: RunPlan) -> None:
     console.say("options", *_option_lines(plan))
     made = chosen(plan.config)
     if len(made.phases()) > 1:
-        console.say("phases", " → ".join(_phase_line(phase) for phase in made.phases()))
+        console.say("phases", *(_phase_line(phase) for phase in made.phases()))
     if made.endings():
         console.say("ending", *made.endings())
     unread = _unread(plan)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from triggerctl.cli.options import Device, Globals, Json, Seed, Settings, Strategy, overrides
+from triggerctl.cli.options import Device, Globals, Json, Seed, Settings, Strategy, as_typed, overrides
 from triggerctl.errors import InputError
 
 if TYPE_CHECKING:
@@ -106,7 +106,12 @@ def command(
     show_plan(plan, description)
     if preview is not None:
         show_preview(shown)
-    console.next_step(globals_.suggest("report" if plan.action is Action.SKIP else "run", names[0]))
+    if plan.action is Action.SKIP:
+        console.next_step(globals_.suggest("report", names[0]))
+    else:
+        console.next_step(
+            globals_.suggest("run", names[0], *as_typed(settings, seed=seed, strategy=strategy))
+        )
     return 0
 
 
