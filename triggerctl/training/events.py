@@ -53,8 +53,8 @@ class PhaseStarted:
 @dataclass(frozen=True, slots=True)
 class Stepped:
     """One optimiser update is done. `loss` is the strategy's whole loss over the update's rows, `terms` its
-    parts before weighting; `tokens_per_second` counts attended tokens since the phase began; `seconds_left`
-    is for the rest of the run's training, later phases included."""
+    parts before weighting; `tokens_per_second` counts attended tokens and training time since the phase
+    began; `seconds_left` is for the rest of the run, evaluations and later phases included."""
 
     phase: str
     step: int

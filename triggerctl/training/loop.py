@@ -201,6 +201,7 @@ class TrainingLoop:
         position.losses.setdefault(phase.name, [])
         self._catch_up(phase, updates, hooks)
         began, step_then, tokens_then = time.perf_counter(), position.step, position.tokens["trained"]
+        training = 0.0
         while position.step < updates:
             plan = epoch_updates(
                 self._lengths(position.phase),
@@ -212,7 +213,9 @@ class TrainingLoop:
             )
             while position.update < len(plan) and position.step < updates:
                 self._stop_if_asked()
+                update_began = time.perf_counter()
                 loss, terms, rate, norm = self._update(phase, plan[position.update], updates)
+                training += time.perf_counter() - update_began
                 position.update += 1
                 position.step += 1
                 position.evaluated = False
@@ -228,7 +231,7 @@ class TrainingLoop:
                         terms=terms,
                         learning_rate=rate,
                         gradient_norm=norm,
-                        tokens_per_second=(position.tokens["trained"] - tokens_then) / elapsed,
+                        tokens_per_second=(position.tokens["trained"] - tokens_then) / training,
                         seconds_left=elapsed / done * self.updates_left(),
                     )
                 )
