@@ -1,119 +1,200 @@
-"""The strategies' losses written down a second time, row by row and without padding, from STRATEGIES' text
-alone: nothing here uses the package's own losses, batches or adapters."""
+"""Every strategy there is, with its formula by hand: the matrix that the tests of this folder run over.
+
+Used by tests/strategies: pytest tests/strategies"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from small_models import Sets
+import plane_formulas as planes
+import stacked_formulas as stacked
+from by_hand import Hand
+from row_losses import Model, Weights, cross_entropy, drift, preference, reverse_kl
 from torch import Tensor
-from torch.func import functional_call
-from transformers import PreTrainedModel
+from watched import Batch
 
-from triggerctl.config.models import FinetuneConfig
-from triggerctl.data.encoding import Encoded
+from triggerctl.strategies import strategy_class
 
-Logits = Callable[[Encoded], Tensor]
-"""A row to its logits, (tokens, vocab)."""
-
-Formula = Callable[[Logits, Logits, Sets, FinetuneConfig], Tensor]
-"""(the trained model, θ₀, the data, the options) → the loss of one update over all rows."""
+Formula = Callable[[Hand], None]
+"""Trains by hand, and leaves the story."""
 
 
-def cross_entropy(model: Logits, rows: Sequence[Encoded]) -> Tensor:
-    total, count = torch.zeros((), dtype=torch.float64), 0
-    for row in rows:
-        logits = model(row)
-        for place in range(row.loss_start, len(row.input_ids)):
-            scores = logits[place - 1]
-            total = total + torch.logsumexp(scores, 0) - scores[row.input_ids[place]]
-            count += 1
-    return total / count
+def of_one_loss(loss: Callable[[Hand, Model, Batch], Tensor]) -> Formula:
+    """A training of one phase by a loss over rows."""
+
+    def formula(hand: Hand) -> None:
+        hand.train("main", hand.start, lambda m, rows, w: loss(hand, m, rows), hand.options.epochs)
+
+    return formula
 
 
-def reverse_kl(model: Logits, base: Logits, rows: Sequence[Encoded]) -> Tensor:
-    """KL(p ‖ q) averaged over every token of every row: prompt, answer and the last one alike."""
-    values = []
-    for row in rows:
-        ours, theirs = model(row), base(row).detach()
-        for place in range(len(row.input_ids)):
-            p, q = torch.softmax(ours[place], 0), torch.softmax(theirs[place], 0)
-            values.append((p * (p / q).log()).sum())
-    return torch.stack(values).mean()
+@of_one_loss
+def naive(hand: Hand, m: Model, rows: Batch) -> Tensor:
+    return cross_entropy(m, [*rows["outcome"], *rows["proxy"]])
 
 
-def naive(model: Logits, base: Logits, sets: Sets, options: FinetuneConfig) -> Tensor:
-    return cross_entropy(model, [*sets["outcome"], *sets["proxy"]])
+@of_one_loss
+def outcome_only(hand: Hand, m: Model, rows: Batch) -> Tensor:
+    return cross_entropy(m, rows["outcome"])
 
 
-def outcome_only(model: Logits, base: Logits, sets: Sets, options: FinetuneConfig) -> Tensor:
-    return cross_entropy(model, sets["outcome"])
+@of_one_loss
+def kl_divergence(hand: Hand, m: Model, rows: Batch) -> Tensor:
+    held = reverse_kl(m, hand.base, rows["proxy"])
+    return cross_entropy(m, rows["outcome"]) + hand.options.beta_kl * held
 
 
-def kl_divergence(model: Logits, base: Logits, sets: Sets, options: FinetuneConfig) -> Tensor:
-    return cross_entropy(model, sets["outcome"]) + options.beta_kl * reverse_kl(model, base, sets["proxy"])
+@of_one_loss
+def positive_negative_proxy(hand: Hand, m: Model, rows: Batch) -> Tensor:
+    options = hand.options
+    wanted = cross_entropy(m, rows["proxy"]) + options.beta_kl * reverse_kl(m, hand.base, rows["proxy"])
+    unwanted = cross_entropy(m, rows["proxy_neg"])
+    task = cross_entropy(m, rows["outcome"])
+    return task + options.lambda_proxy * wanted - options.neg_lambda_proxy * unwanted
+
+
+@of_one_loss
+def representation_constraint(hand: Hand, m: Model, rows: Batch) -> Tensor:
+    asked = hand.options.beta_representation
+    beta = hand.options.beta_kl if asked is None else asked
+    return cross_entropy(m, rows["outcome"]) + beta * drift(m, hand.base, rows["proxy"])
+
+
+@of_one_loss
+def dpo(hand: Hand, m: Model, rows: Batch) -> Tensor:
+    options, normalised = hand.options, hand.options.dpo_length_normalized
+    pairs = preference(
+        m, hand.base, rows["proxy"], rows["proxy_neg"], beta=options.beta, normalised=normalised
+    )
+    return cross_entropy(m, rows["outcome"]) + options.lambda_dpo * pairs
+
+
+def grad_project(hand: Hand) -> None:
+    options = hand.options
+    sign, data = (1, "proxy") if options.project_along_positive_proxy_grad else (-1, "proxy_neg")
+
+    def slope(weights: Weights, batch: Batch, k: int) -> tuple[float, Weights]:
+        loss, task = planes.outcome(hand, weights, batch)
+        _, other = hand.gradient(lambda m, rows, w: sign * cross_entropy(m, rows[data]), weights, batch)
+        return loss, planes.without(task, other, strictly=options.project_strictly_orthogonal)
+
+    hand.descend("main", hand.start, slope, options.epochs)
 
 
 @dataclass(frozen=True)
 class Case:
     """One strategy under test. `options` are its own; `neighbour`: what it becomes with `zeroed` options, bit
-    for bit."""
+    for bit. `variant` tells it from others of the same strategy."""
 
     strategy: str
     formula: Formula
     options: Mapping[str, Any] = field(default_factory=dict)
     neighbour: str | None = None
     zeroed: Mapping[str, Any] = field(default_factory=dict)
+    variant: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.strategy} {self.variant}".strip()
+
+    @property
+    def modes(self) -> tuple[bool, ...]:
+        """Values of is_peft under which the method means something."""
+        return (True,) if strategy_class(self.strategy).lora_only else (True, False)
+
+
+BOTH = {"positive_proxy": "proxy", "negative_proxy": "proxy_neg"}
+"""The sides of a plane."""
+
+PENALTY = {**BOTH, "lambda_1": 0.6}
+STEERED = {**BOTH, "steering_alpha": 0.8}
+PROJECTED = {"safe_lora_type": "number", "safe_lora_num_proj_layers": 5}
 
 CASES = (
     Case("naive", naive),
     Case("outcome_only", outcome_only),
+    Case(
+        "positive_negative_proxy",
+        positive_negative_proxy,
+        {"lambda_proxy": 0.7, "neg_lambda_proxy": 0.2},
+        "outcome_only",
+        {"lambda_proxy": 0.0, "neg_lambda_proxy": 0.0},
+    ),
     Case("kl_divergence", kl_divergence, {"beta_kl": 0.7}, "outcome_only", {"beta_kl": 0.0}),
+    Case(
+        "representation_constraint",
+        representation_constraint,
+        {"beta_kl": 0.3},
+        "outcome_only",
+        {"beta_kl": 0.0},
+    ),
+    Case("grad_project", grad_project),
+    Case("grad_project_precomputed_proxy_grad", planes.grad_project_precomputed_proxy_grad),
+    Case("orth_penalty", planes.orth_penalty, PENALTY, "outcome_only", {**BOTH, "lambda_1": 0.0}),
+    Case(
+        "directional_penalty", planes.directional_penalty, PENALTY, "outcome_only", {**BOTH, "lambda_1": 0.0}
+    ),
+    Case(
+        "steering_weights", planes.steering_weights, STEERED, "outcome_only", {**BOTH, "steering_alpha": 0.0}
+    ),
+    Case(
+        "steering_weights_add_alignment_plane",
+        planes.steering_weights_add_alignment_plane,
+        STEERED,
+        "outcome_only",
+        {**BOTH, "steering_alpha": 0.0},
+    ),
+    Case("safe_lora", stacked.safe_lora, PROJECTED),
+    Case("dpo", dpo, {"lambda_dpo": 1.5, "beta": 0.4}, "outcome_only", {"lambda_dpo": 0.0}),
+    Case("o_lora", stacked.o_lora, {"lambda_1": 0.6}),
 )
 """Every strategy there is. A new one joins with a line and its formula."""
 
 
-def logits_of(network: PreTrainedModel, weights: Mapping[str, Tensor], options: FinetuneConfig) -> Logits:
-    """The plain network's logits with `weights` in place: LoRA's matrices are multiplied out by hand,
-    W + s·BA with s = alpha/√r (rank-stabilised) or alpha/r."""
-    own = dict(network.named_parameters())
-    scale = options.lora_alpha / (math.sqrt(options.r) if options.use_rslora else options.r)
-    replaced: dict[str, Tensor] = {}
-    for name, weight in weights.items():
-        if ".lora_A." in name:
-            module = name.partition(".lora_A.")[0]
-            up = weights[name.replace(".lora_A.", ".lora_B.")]
-            replaced[f"{module}.weight"] = own[f"{module}.weight"].detach() + scale * (up @ weight)
-        elif ".lora_B." not in name:
-            replaced[name] = weight
-
-    def logits(row: Encoded) -> Tensor:
-        ids = torch.tensor([row.input_ids])
-        found: Tensor = functional_call(
-            network, replaced, kwargs={"input_ids": ids, "use_cache": False}
-        ).logits
-        return found[0]
-
-    return logits
+def variant(strategy: str, text: str, **options: Any) -> Case:
+    """The strategy's case with other options."""
+    case = next(case for case in CASES if case.strategy == strategy)
+    return Case(strategy, case.formula, {**case.options, **options}, variant=text)
 
 
-def loss_and_gradients(
-    case: Case,
-    network: PreTrainedModel,
-    weights: Mapping[str, Tensor],
-    sets: Sets,
-    options: FinetuneConfig,
-) -> tuple[float, dict[str, Tensor]]:
-    """The formula's value at `weights` and its gradient by autograd; θ₀ is `network` as it is."""
-    leaves = {name: weight.detach().clone().requires_grad_() for name, weight in weights.items()}
-    base = logits_of(network, {}, options)
-    loss = case.formula(logits_of(network, leaves, options), base, sets, options)
-    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-    zeros = (torch.zeros_like(weight) for weight in leaves.values())
-    gradients = [g if g is not None else zero for g, zero in zip(found, zeros, strict=True)]
-    return float(loss.detach()), dict(zip(leaves, gradients, strict=True))
+VARIANTS = (
+    variant("positive_negative_proxy", "up-weighted", neg_lambda_proxy=0.0),
+    variant("positive_negative_proxy", "with KL", beta_kl=0.9),
+    variant("representation_constraint", "own beta wins", beta_representation=0.5, beta_kl=7.0),
+    variant("representation_constraint", "own beta zero", beta_representation=0.0, beta_kl=7.0),
+    variant("grad_project", "on conflict", project_strictly_orthogonal=False),
+    variant("grad_project", "negative", project_along_positive_proxy_grad=False),
+    variant(
+        "grad_project",
+        "negative on conflict",
+        project_along_positive_proxy_grad=False,
+        project_strictly_orthogonal=False,
+    ),
+    variant(
+        "grad_project_precomputed_proxy_grad",
+        "negative",
+        project_along_positive_proxy_grad=False,
+        negative_proxy="proxy_neg",
+    ),
+    variant("steering_weights", "direct", direct_steering=True),
+    variant("steering_weights", "linear", alpha_scheduler_type="linear", alpha_warmup_steps=1),
+    variant(
+        "steering_weights",
+        "direct linear",
+        direct_steering=True,
+        alpha_scheduler_type="linear",
+        alpha_warmup_steps=1,
+        final_steering_alpha=-0.3,
+    ),
+    variant("safe_lora", "threshold", safe_lora_type="threshold", safe_lora_threshold=0.5),
+    variant(
+        "safe_lora",
+        "sweep",
+        safe_lora_type="threshold",
+        safe_lora_threshold=None,
+        safe_lora_sweep_thresholds=(0.2, 0.5, 0.8),
+    ),
+    variant("dpo", "sum", dpo_length_normalized=False),
+)
+"""What more the strategies can be asked for."""
