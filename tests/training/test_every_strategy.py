@@ -52,8 +52,9 @@ def test_it_leaves_one_final_evaluation_of_every_set_and_an_adapter_that_gives_i
 def test_it_trains_every_weight_where_the_method_allows_it(
     name: str, make_experiment: MakeExperiment
 ) -> None:
-    finetune = {"is_peft": False, "save_model_locally": True, "learning_rate": 1e-3}
-    results = run(experiment_for(name, make_experiment, **finetune))
+    results = run(
+        experiment_for(name, make_experiment, is_peft=False, save_model_locally=True, learning_rate=1e-3)
+    )
     ours = read_results(results).ours
     assert ours is not None
     assert ours.model["trainable"] == ours.model["parameters"]

@@ -96,7 +96,12 @@ def test_a_plane_of_another_run_is_refused_with_the_difference_named(
 ) -> None:
     """Neither used nor written over, and said before anything is trained."""
     top, finetune, said = OTHERS[kind]
-    values = {"epochs": 1, "per_device_train_batch_size": 8, "max_to_eval": 6, "learning_rate": 3e-3}
+    values: dict[str, Any] = {
+        "epochs": 1,
+        "per_device_train_batch_size": 8,
+        "max_to_eval": 6,
+        "learning_rate": 3e-3,
+    }
     values |= {"positive_proxy": "proxy", "negative_proxy": "proxy_neg", "proxy_epochs": 3, **finetune}
     values |= {"steering_vector_path": str(plane), "load_steering_vector": load}
     folder = make_experiment("user", proxy_strategy="steering_weights", finetune=values, **top)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from engine import left_behind, run, state
@@ -30,7 +31,7 @@ PHASES = {
 }
 """Strategy → the phases it is stopped in."""
 
-VARIANTS = {
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {"lora_dropout": 0.2}) for name in OPTIONS},
     "steering, all weights": ("steering_weights", {"is_peft": False, "learning_rate": 1e-3}),
     "steering by weights, one side": (

@@ -167,6 +167,15 @@ class AlignmentPlaneStrategy(Strategy):
         """Use a plane that was found before; the proxy phases are then left out."""
         self.plane = dict(plane)
 
+    def overlaps(self, weights: Tensors) -> list[Tensor]:
+        """A·Vᵀ for each of LoRA's A matrices, A and its tensor V both (r, inputs) → (r, r)."""
+        assert self.plane is not None
+        return [
+            weight @ self.plane[name].to(weight.dtype).T
+            for name, weight in weights.items()
+            if ".lora_A." in name
+        ]
+
     def _finish(self, weights: Tensors) -> None:
         plane = {name: self._gradient_plane(name, weight) for name, weight in weights.items()}
         if self.combination == "weights":

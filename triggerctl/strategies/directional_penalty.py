@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from triggerctl.config.models import ExperimentConfig
 from triggerctl.strategies.alignment_plane import PLANE_OPTIONS, AlignmentPlaneStrategy
 from triggerctl.strategies.base import Check, Penalty, Tensors
-from triggerctl.strategies.orth_penalty import plane_overlaps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,5 +36,5 @@ class DirectionalPenalty(AlignmentPlaneStrategy):
         return (Penalty("alignment with V", -self.options.lambda_1, self._alignment),)
 
     def _alignment(self, weights: Tensors) -> Tensor:
-        overlaps = [overlap.sum() for overlap in plane_overlaps(self, weights)]
+        overlaps = [overlap.sum() for overlap in self.overlaps(weights)]
         return sum(overlaps[1:], start=overlaps[0])

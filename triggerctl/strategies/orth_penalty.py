@@ -29,15 +29,5 @@ class OrthPenalty(AlignmentPlaneStrategy):
         return (Penalty("overlap with V", self.options.lambda_1, self._overlap),)
 
     def _overlap(self, weights: Tensors) -> Tensor:
-        overlaps = [overlap.abs().sum() for overlap in plane_overlaps(self, weights)]
+        overlaps = [overlap.abs().sum() for overlap in self.overlaps(weights)]
         return sum(overlaps[1:], start=overlaps[0])
-
-
-def plane_overlaps(strategy: AlignmentPlaneStrategy, weights: Tensors) -> list[Tensor]:
-    """A·Vᵀ for each of LoRA's A matrices, A and its tensor V both (r, inputs) → (r, r)."""
-    assert strategy.plane is not None
-    return [
-        weight @ strategy.plane[name].to(weight.dtype).T
-        for name, weight in weights.items()
-        if ".lora_A." in name
-    ]
