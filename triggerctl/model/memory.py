@@ -9,6 +9,7 @@ import psutil
 import torch
 
 from triggerctl.config.models import FinetuneConfig
+from triggerctl.model.positions import LOGITS_AT_ONCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ def peak_bytes(shape: ModelShape, options: FinetuneConfig, *, dtype: torch.dtype
     tokens = options.per_device_train_batch_size * options.max_seq_length
     per_token = 2 * width if checkpointing else 17 * width
     activations = tokens * shape.layers * shape.hidden * per_token
-    logits = tokens * shape.vocabulary * 4 * 2
+    # Logits, their softmax and the gradients of both; the head is applied a piece at a time.
+    logits = min(tokens * shape.vocabulary, LOGITS_AT_ONCE) * 4 * 4
     return int(
         shape.parameters * weight_width
         + shape.trainable * (trainable_width * 2 + moments)
