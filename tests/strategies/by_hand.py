@@ -55,6 +55,11 @@ class Hand:
         asked = self.options.proxy_epochs
         return self.options.epochs if asked is None else asked
 
+    @property
+    def everything(self) -> Batch:
+        """All rows, as one update has them."""
+        return {name: list(members) for name, members in self.sets.items()}
+
     def model(self, weights: Weights) -> Model:
         return Model(self.network, weights, self.options, self.under)
 
@@ -79,8 +84,7 @@ class Hand:
     ) -> Weights:
         """Follow `slope` by the optimiser and the schedule of the options: moments and rates start anew."""
         options, updates = self.options, self.updates(phase, epochs)
-        everything = {name: list(members) for name, members in self.sets.items()}
-        batches = self._batches[phase] if self._batches else [everything] * updates
+        batches = self._batches[phase] if self._batches else [self.everything] * updates
         weights = start
         adam = Adam(start)
         self.story.starts[phase] = start

@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import plane_formulas as planes
-import stacked_formulas as stacked
+import phase_formulas as phases
 from by_hand import Hand
 from row_losses import Model, Weights, cross_entropy, drift, preference, reverse_kl
 from torch import Tensor
@@ -76,9 +75,9 @@ def grad_project(hand: Hand) -> None:
     sign, data = (1, "proxy") if options.project_along_positive_proxy_grad else (-1, "proxy_neg")
 
     def slope(weights: Weights, batch: Batch, k: int) -> tuple[float, Weights]:
-        loss, task = planes.outcome(hand, weights, batch)
+        loss, task = phases.outcome(hand, weights, batch)
         _, other = hand.gradient(lambda m, rows, w: sign * cross_entropy(m, rows[data]), weights, batch)
-        return loss, planes.without(task, other, strictly=options.project_strictly_orthogonal)
+        return loss, phases.without(task, other, strictly=options.project_strictly_orthogonal)
 
     hand.descend("main", hand.start, slope, options.epochs)
 
@@ -130,31 +129,35 @@ CASES = (
         {"beta_kl": 0.0},
     ),
     Case("grad_project", grad_project),
-    Case("grad_project_precomputed_proxy_grad", planes.grad_project_precomputed_proxy_grad),
-    Case("orth_penalty", planes.orth_penalty, PENALTY, "outcome_only", {**BOTH, "lambda_1": 0.0}),
+    Case("grad_project_precomputed_proxy_grad", phases.grad_project_precomputed_proxy_grad),
+    Case("orth_penalty", phases.orth_penalty, PENALTY, "outcome_only", {**BOTH, "lambda_1": 0.0}),
     Case(
-        "directional_penalty", planes.directional_penalty, PENALTY, "outcome_only", {**BOTH, "lambda_1": 0.0}
+        "directional_penalty", phases.directional_penalty, PENALTY, "outcome_only", {**BOTH, "lambda_1": 0.0}
     ),
     Case(
-        "steering_weights", planes.steering_weights, STEERED, "outcome_only", {**BOTH, "steering_alpha": 0.0}
+        "steering_weights", phases.steering_weights, STEERED, "outcome_only", {**BOTH, "steering_alpha": 0.0}
     ),
     Case(
         "steering_weights_add_alignment_plane",
-        planes.steering_weights_add_alignment_plane,
+        phases.steering_weights_add_alignment_plane,
         STEERED,
         "outcome_only",
         {**BOTH, "steering_alpha": 0.0},
     ),
-    Case("safe_lora", stacked.safe_lora, PROJECTED),
+    Case("safe_lora", phases.safe_lora, PROJECTED),
     Case("dpo", dpo, {"lambda_dpo": 1.5, "beta": 0.4}, "outcome_only", {"lambda_dpo": 0.0}),
-    Case("o_lora", stacked.o_lora, {"lambda_1": 0.6}),
+    Case("o_lora", phases.o_lora, {"lambda_1": 0.6}),
 )
 """Every strategy there is. A new one joins with a line and its formula."""
 
 
+def case_of(strategy: str) -> Case:
+    return next(case for case in CASES if case.strategy == strategy)
+
+
 def variant(strategy: str, text: str, **options: Any) -> Case:
     """The strategy's case with other options."""
-    case = next(case for case in CASES if case.strategy == strategy)
+    case = case_of(strategy)
     return Case(strategy, case.formula, {**case.options, **options}, variant=text)
 
 

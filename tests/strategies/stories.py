@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from by_hand import Hand
 from formulas import Case
-from small_models import VOCABULARY, Sets, configuration, llama, rows
+from row_losses import Model
+from small_models import VOCABULARY, Sets, causal_model, configuration, llama, rows
 from transformers import PreTrainedModel
-from watched import Story, bit_equal, same, watch
+from watched import Moment, Story, bit_equal, same, watch
 
 from triggerctl.config.models import ExperimentConfig
 from triggerctl.data.encoding import Encoded
@@ -103,3 +104,20 @@ def told_twice(
     """By the package, and by hand."""
     found = watch(network, config, sets, **more)
     return found, by_hand(case, network, config, sets, found)
+
+
+def first(config: ExperimentConfig, sets: Sets, *, moved: bool = True) -> Moment:
+    """The first update of the main phase."""
+    return watch(small(), config, sets, moved=moved).moments["main"][0]
+
+
+def term(moment: Moment) -> float:
+    """The one term that is not a cross-entropy."""
+    [value] = [value for name, value in moment.terms.items() if not name.startswith("cross-entropy")]
+    return value
+
+
+def live_and_base(config: ExperimentConfig) -> tuple[Model, Model]:
+    options, network = config.finetune_config, small().requires_grad_(False)
+    weights = {n: w.detach() for n, w in causal_model(small(), options).trainable.items()}
+    return Model(network, weights, options), Model(network, {}, options)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from formulas import BOTH, CASES, Case
-from plane_formulas import MAIN, NEGATIVE, POSITIVE
+from formulas import BOTH, Case, case_of
+from phase_formulas import MAIN, NEGATIVE, POSITIVE
 from row_losses import Weights
 from small_models import configuration
 from stories import agree, asking, by_hand, many_rows, small, three_sets
@@ -17,7 +17,7 @@ from watched import Story, bit_equal, same, watch
 
 from triggerctl.strategies import strategy_class
 
-STEER_AT_END = next(case for case in CASES if case.strategy == "steering_weights_add_alignment_plane")
+STEER_AT_END = case_of("steering_weights_add_alignment_plane")
 SIDES: dict[str, dict[str, Any]] = {
     "positive": {"positive_proxy": "proxy", "negative_proxy": None},
     "negative": {"positive_proxy": None, "negative_proxy": "proxy_neg"},
