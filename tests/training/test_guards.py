@@ -53,9 +53,19 @@ def test_unlearning_without_end_is_divergence_said_at_once_with_its_numbers(
     make_experiment: MakeExperiment,
 ) -> None:
     """The negative term of posneg has no lower bound: nothing in it is ever infinite, the model is ruined."""
-    finetune = {"neg_lambda_proxy": 5.0, "epochs": 40, "max_to_eval": 4, "beta_kl": 0.0, "warmup_steps": 0}
+    finetune = {
+        "neg_lambda_proxy": 5.0,
+        "learning_rate": 0.05,
+        "is_peft": False,
+        "epochs": 20,
+        "max_to_eval": 4,
+        "beta_kl": 0.0,
+        "warmup_steps": 0,
+    }
     folder = make_experiment(proxy_strategy="posneg", finetune=finetune)
-    with pytest.raises(RunError, match=r"cross-entropy on proxy_neg is .* the run has diverged") as caught:
+    with pytest.raises(
+        RunError, match=r"cross-entropy on (outcome|proxy) is .* the run has diverged"
+    ) as caught:
         run(folder)
     assert "guessing every token alike would give" in str(caught.value)
     found = state(folder)

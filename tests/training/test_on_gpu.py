@@ -5,6 +5,7 @@ pytest tests/training/test_on_gpu.py -m gpu"""
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,11 @@ from typing import Any
 import pytest
 import torch
 from engine import no_figures, planned
+from every_strategy import OPTIONS, experiment_for
 from small_models import llama
 
-from triggerctl.errors import InterruptedRunError
+from triggerctl.errors import InputError, InterruptedRunError
+from triggerctl.strategies import strategy_class
 from triggerctl.training.events import Event, Stepped
 from triggerctl.training.run import execute
 
@@ -92,6 +95,30 @@ def test_a_run_learns_in_every_format(
     assert document["triggerctl"]["resolved"]["dtype"] == dtype
     assert document["triggerctl"]["memory"]["peak_gpu_bytes"] > 0
     assert not [w for w in document["triggerctl"]["warnings"] if "8bit" in w]
+
+
+FORMATS: dict[str, dict[str, Any]] = {
+    "bfloat16": {},
+    "every weight": {"is_peft": False, "learning_rate": 1e-3},
+    "8 bits": {"load_in_8bit": True},
+    "4 bits": {"load_in_4bit": True},
+}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("strategy", OPTIONS)
+def test_every_strategy_runs_in_every_format_that_its_method_allows(
+    strategy: str, kind: str, wide_model: Path, make_experiment: MakeExperiment
+) -> None:
+    options = {"model": str(wide_model), **FORMATS[kind]}
+    folder = experiment_for(strategy, make_experiment, **options)
+    if strategy_class(strategy).lora_only and kind == "every weight":
+        with pytest.raises(InputError, match="is_peft"):
+            planned(folder)
+        return
+    document = run_there(folder)
+    assert document["triggerctl"]["evaluations"][-1]["final"]
+    assert all(math.isfinite(loss) for loss in document["train_losses"])
 
 
 @pytest.mark.parametrize("optim", ["adamw_torch", "adamw_8bit"])

@@ -29,6 +29,12 @@ class CausalModel:
         self._output: nn.Module | None = network.get_output_embeddings()
         self._finish = _logit_rule(network)
         self.splits = self._head_can_stand_alone()
+        # Biases trained beside LoRA's matrices are the model's own: an adapter that is off leaves them moved.
+        self._biases = [
+            (weight, weight.detach().clone())
+            for name, weight in self.trainable.items()
+            if adapter is not None and ".lora_" not in name
+        ]
 
     @property
     def device(self) -> torch.device:
@@ -105,16 +111,21 @@ class CausalModel:
 
     @contextlib.contextmanager
     def base(self) -> Iterator[None]:
-        """Within it the adapter is off: the model is θ₀. Under full fine-tuning it is whatever it has
-        become."""
+        """Within it the adapter is off, and biases trained beside it are as they were: the model is θ₀. Under
+        full fine-tuning it is whatever it has become."""
         if self.adapter is None:
             yield
             return
         trained = [weight for weight in self.network.parameters() if weight.requires_grad]
+        moved = [weight.data for weight, _ in self._biases]
         try:
+            for weight, first in self._biases:
+                weight.data = first
             with self.adapter.disable_adapter():
                 yield
         finally:
+            for (weight, _), now in zip(self._biases, moved, strict=True):
+                weight.data = now
             # peft makes every active adapter trainable again, a frozen one under it too.
             self.network.requires_grad_(False)
             for weight in trained:

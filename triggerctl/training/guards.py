@@ -17,9 +17,10 @@ from triggerctl.training.gradients import UpdateGradients
 MOVED_BY = 8
 """By this many updates with a rate above 0 some weight must have moved."""
 
-WORSE_THAN_A_GUESS = 2.0
-"""A cross-entropy this many times that of guessing every token alike, or of the model at first if that was
-higher, is divergence: no method wants a model that far from any text, on whatever data."""
+WORSE_THAN_A_GUESS = 1.2
+"""A cross-entropy that is to fall, and is this many times that of guessing every token alike, or of the model
+at first if that was higher, is divergence. One that is to rise may rise: posneg's negative term has no bound,
+and the run is lost when it takes the task with it."""
 
 _KEPT = "what was measured until here is kept"
 
@@ -48,7 +49,7 @@ class Guards:
             )
         for term in phase.terms:
             value = found.terms.get(term.name)
-            if value is None or not term.is_cross_entropy:
+            if value is None or not term.is_cross_entropy or term.weight <= 0:
                 continue
             limit = WORSE_THAN_A_GUESS * max(self._guess, self._first.setdefault(term.name, value))
             if value > limit:
