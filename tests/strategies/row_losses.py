@@ -33,7 +33,8 @@ class Model:
     ) -> None:
         self.network = network
         own = dict(network.named_parameters())
-        self._replaced = {name: w for name, w in weights.items() if ".lora_" not in name}
+        # Around a bias trained beside LoRA's matrices there is a layer more.
+        self._replaced = {n.replace(".base_layer.", "."): w for n, w in weights.items() if ".lora_" not in n}
         grown = {module: scale(options) * (b @ a) for module, (a, b) in matrices(weights).items()}
         for module in {**grown, **(under or {})}:
             parts = [
