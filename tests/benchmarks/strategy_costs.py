@@ -153,8 +153,9 @@ def main() -> None:
         found[strategy] = json.loads(said.splitlines()[-1])
         if not arguments.json:
             naive, here = found["naive"], found[strategy]
+            slower = here["seconds"] / naive["seconds"]
             print(
-                f"{strategy:36} {here['seconds']:8.3f} s an update, {here['seconds'] / naive['seconds']:.2f} ×; "
+                f"{strategy:36} {here['seconds']:8.3f} s an update, {slower:.2f} ×; "
                 f"peak {here['peak'] / 2**20:6.0f} MiB, {here['peak'] / naive['peak']:.2f} ×, "
                 f"{(here['peak'] - here['before']) / 2**20:5.0f} MiB of it training",
                 flush=True,

@@ -41,7 +41,7 @@ def test_pieces_give_the_same_values_and_gradients(
     model = causal_model(llama(tied=kind == "full"), options)
     assert model.splits
     expected, gradients = values_and_gradients(model)
-    monkeypatch.setattr(positions, "LOGITS_AT_ONCE", at_once * VOCABULARY)
+    monkeypatch.setitem(positions.LOGITS_AT_ONCE, "cpu", at_once * VOCABULARY)
     found, in_pieces = values_and_gradients(model)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     assert in_pieces.keys() == gradients.keys()
@@ -51,7 +51,7 @@ def test_pieces_give_the_same_values_and_gradients(
 
 def test_no_piece_holds_more_logits_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     model = causal_model(llama(), configuration("naive").finetune_config)
-    monkeypatch.setattr(positions, "LOGITS_AT_ONCE", 4 * VOCABULARY)
+    monkeypatch.setitem(positions.LOGITS_AT_ONCE, "cpu", 4 * VOCABULARY)
     seen = []
 
     def watch(logits: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ def test_no_piece_holds_more_logits_than_allowed(monkeypatch: pytest.MonkeyPatch
 
 def test_without_gradients_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     model = causal_model(llama(), configuration("naive").finetune_config)
-    monkeypatch.setattr(positions, "LOGITS_AT_ONCE", VOCABULARY)
+    monkeypatch.setitem(positions.LOGITS_AT_ONCE, "cpu", VOCABULARY)
     with model.evaluating():
         found = per_position(model, model.hidden(IDS).reshape(33, -1), lambda logits: logits.sum(-1))
     assert not found.requires_grad

@@ -23,7 +23,14 @@ class ModelShape:
     vocabulary: int
 
 
-def peak_bytes(shape: ModelShape, options: FinetuneConfig, *, dtype: torch.dtype, checkpointing: bool) -> int:
+def peak_bytes(
+    shape: ModelShape,
+    options: FinetuneConfig,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    checkpointing: bool,
+) -> int:
     """Estimated peak while training: weights, gradients, AdamW's two moments, activations and logits.
 
     Activations: 34 bytes per token, layer and hidden unit at two bytes a number (Korthikanti et al. 2022, eq.
@@ -36,8 +43,8 @@ def peak_bytes(shape: ModelShape, options: FinetuneConfig, *, dtype: torch.dtype
     tokens = options.per_device_train_batch_size * options.max_seq_length
     per_token = 2 * width if checkpointing else 17 * width
     activations = tokens * shape.layers * shape.hidden * per_token
-    # Logits, their softmax and the gradients of both; the head is applied a piece at a time.
-    logits = min(tokens * shape.vocabulary, LOGITS_AT_ONCE) * 4 * 4
+    # Logits and what a loss makes of them; the head is applied a piece at a time.
+    logits = min(tokens * shape.vocabulary, LOGITS_AT_ONCE[device.type]) * 4 * 10
     return int(
         shape.parameters * weight_width
         + shape.trainable * (trainable_width * 2 + moments)

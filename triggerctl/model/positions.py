@@ -15,8 +15,9 @@ from torch.utils.checkpoint import checkpoint
 
 from triggerctl.model.causal import CausalModel
 
-LOGITS_AT_ONCE = 2**24
-"""How many logits (positions × vocabulary) are held at a time: 64 MiB in float32."""
+LOGITS_AT_ONCE = {"cpu": 2**22, "cuda": 2**26, "mps": 2**24}
+"""How many logits (positions × vocabulary) are held at a time, by device: 16 MiB in float32 on a CPU. A loss
+makes about ten such tensors; a GPU reads the head's weights anew for each piece, and wants larger ones."""
 
 
 def per_position(model: CausalModel, hidden: Tensor, value: Callable[..., Tensor], *others: Tensor) -> Tensor:
@@ -24,7 +25,7 @@ def per_position(model: CausalModel, hidden: Tensor, value: Callable[..., Tensor
 
     others: tensors that line up with `hidden`, handed on in the same pieces; no gradient flows into them.
     `value` must treat every position by itself."""
-    size = max(1, LOGITS_AT_ONCE // model.vocabulary)
+    size = max(1, LOGITS_AT_ONCE[hidden.device.type] // model.vocabulary)
 
     def of(states: Tensor, *rest: Tensor) -> Tensor:
         return value(model.logits(states), *rest)

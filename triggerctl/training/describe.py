@@ -130,7 +130,13 @@ def describe(plan: RunPlan, *, device: str = "auto") -> Description:
     evaluated_tokens = evaluations * sum(
         2 * len(row.input_ids) for rows in evaluated.values() for row in rows if row is not None
     )
-    memory = peak_bytes(shape, options, dtype=dtype, checkpointing=options.use_gradient_checkpointing is True)
+    memory = peak_bytes(
+        shape,
+        options,
+        device=chosen,
+        dtype=dtype,
+        checkpointing=options.use_gradient_checkpointing is True,
+    )
     torch.set_num_threads(default_threads())
     rate = matmul_rate(chosen, dtype)
     per_token = 4 if options.is_peft else 6

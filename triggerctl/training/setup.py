@@ -143,7 +143,7 @@ def _set_checkpointing(
     device: torch.device,
     dtype: torch.dtype,
 ) -> bool:
-    estimate = peak_bytes(shape, options, dtype=dtype, checkpointing=False)
+    estimate = peak_bytes(shape, options, device=device, dtype=dtype, checkpointing=False)
     wanted = wants_checkpointing(options, estimate, device)
     if wanted:
         network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
