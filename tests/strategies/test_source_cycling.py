@@ -11,6 +11,7 @@ import pytest
 from formulas import CASES, Case, case_of, variant
 from small_models import rows
 from stories import agree, asking, by_hand, small, three_sets, twins
+from transformers import PreTrainedModel
 from watched import Story, bit_equal, watch
 
 from triggerctl.config.models import ExperimentConfig
@@ -43,6 +44,12 @@ every_case = pytest.mark.parametrize("name", SEVERAL)
 every_mode = pytest.mark.parametrize(("mode", "longer"), SIZES)
 
 
+def calm() -> PreTrainedModel:
+    """A model about as good as a guess at any row: with few rows in an update, losses must not vary so much
+    that they pass for divergence."""
+    return small(initializer_range=0.08)
+
+
 def sets_of(longer: str) -> dict[str, list[Encoded]]:
     """Seven rows and four."""
     outcome, other = (7, 4) if longer == "outcome" else (4, 7)
@@ -60,7 +67,7 @@ def config_of(case: Case, mode: str) -> ExperimentConfig:
 
 @functools.cache
 def trained(name: str, mode: str, longer: str) -> Story:
-    return watch(small(), config_of(SEVERAL[name], mode), sets_of(longer))
+    return watch(calm(), config_of(SEVERAL[name], mode), sets_of(longer))
 
 
 def epochs_of(story: Story, source: str) -> list[list[list[int]]]:
@@ -75,7 +82,7 @@ def epochs_of(story: Story, source: str) -> list[list[list[int]]]:
 def test_the_formula_holds_for_the_rows_that_meet(name: str, mode: str, longer: str) -> None:
     """Where a source sits out its terms do, and the gradient is not projected along one that is not there."""
     found, case = trained(name, mode, longer), SEVERAL[name]
-    agree(found, by_hand(case, small(), config_of(case, mode), sets_of(longer), found, seen=True))
+    agree(found, by_hand(case, calm(), config_of(case, mode), sets_of(longer), found, seen=True))
 
 
 @every_case
@@ -111,7 +118,7 @@ def test_a_source_that_starts_again_is_shuffled_anew(name: str) -> None:
     """A pass that starts again goes through its rows in another order, and so does each epoch."""
     proxy = rows([4] * 6, seed=2, first=100)
     sets = {"outcome": rows([4] * 13, seed=1), "proxy": proxy, "proxy_neg": twins(proxy, seed=3)}
-    found = watch(small(), config_of(SEVERAL[name], "continuous"), sets)
+    found = watch(calm(), config_of(SEVERAL[name], "continuous"), sets)
     for source in {source for batch in found.batches["main"] for source in batch}:
         starts = (0,) if source == "outcome" else (0, 2, 4)
         firsts = [sorted(epoch[start]) for epoch in epochs_of(found, source) for start in starts]
@@ -128,7 +135,7 @@ def test_a_pair_is_never_split(mode: str, longer: str) -> None:
 @pytest.mark.parametrize("case", ONE_SOURCE, ids=str)
 def test_the_mode_means_nothing_where_there_is_one_source_at_a_time(case: Case) -> None:
     found, other = (
-        watch(small(), config_of(case, mode), three_sets()) for mode in ("continuous", "synchronized")
+        watch(calm(), config_of(case, mode), three_sets()) for mode in ("continuous", "synchronized")
     )
     assert bit_equal(found.result, other.result)
     assert found.moments.keys() == other.moments.keys()
