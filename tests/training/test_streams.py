@@ -102,15 +102,26 @@ def partitions(rows: list[int]) -> Iterator[list[list[int]]]:
     lengths=st.lists(st.integers(1, 30), min_size=1, max_size=6),
     limit=st.integers(1, 6),
     overhead=st.integers(0, 40),
+    tokens=st.none() | st.integers(1, 100),
 )
-def test_no_other_cut_costs_less(lengths: list[int], limit: int, overhead: int) -> None:
+def test_no_other_cut_that_is_allowed_costs_less(
+    lengths: list[int], limit: int, overhead: int, tokens: int | None
+) -> None:
+    """A row that is longer than the bound on tokens stands alone."""
+
+    def padded(cut: list[int]) -> int:
+        return len(cut) * max(lengths[row] for row in cut)
+
+    def allowed(cut: list[int]) -> bool:
+        return len(cut) == 1 or (len(cut) <= limit and (tokens is None or padded(cut) <= tokens))
+
     def cost(cuts: list[list[int]]) -> int:
-        return sum(len(cut) * max(lengths[row] for row in cut) + overhead for cut in cuts)
+        return sum(padded(cut) + overhead for cut in cuts)
 
     rows = list(range(len(lengths)))
-    found = micro_batches(rows, dict(enumerate(lengths)), limit, overhead=overhead)
-    every = (cost(p) for p in partitions(rows) if all(len(part) <= limit for part in p))
-    assert cost(found) == min(every)
+    found = micro_batches(rows, dict(enumerate(lengths)), limit, overhead=overhead, tokens=tokens)
+    assert all(allowed(cut) for cut in found)
+    assert cost(found) == min(cost(p) for p in partitions(rows) if all(allowed(part) for part in p))
 
 
 def test_the_cut_does_not_depend_on_the_order_of_the_rows() -> None:

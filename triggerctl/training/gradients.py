@@ -18,6 +18,10 @@ from triggerctl.training.forward import ModelForward
 from triggerctl.training.reference import BaseReference
 from triggerctl.training.streams import Stream, Units, make_stream, micro_batches
 
+LATER_TOKENS = {"cpu": 512, "cuda": 8192, "mps": 2048}
+"""Padded tokens of a micro-batch of any stream but an update's first, by device: enough to keep the device
+busy, few enough that a strategy of several streams needs hardly more memory than one of a single stream."""
+
 
 @dataclass(frozen=True, slots=True)
 class PhaseData:
@@ -103,7 +107,7 @@ class GradientPass:
                     t for t in self._phase.terms if t.stream == stream and t.group == group and t.weight != 0
                 ]
                 if terms:
-                    values |= self._terms(terms, stream, chosen)
+                    values |= self._terms(terms, stream, chosen, first=not values)
             if group == LOSS:
                 values |= self._penalties(penalties)
             groups[group] = {n: w.grad for n, w in self._weights.items() if w.grad is not None}
@@ -118,10 +122,15 @@ class GradientPass:
         for weight in self._weights.values():
             weight.grad = None
 
-    def _terms(self, terms: Sequence[Term], stream: str, units: Sequence[int]) -> dict[str, Tensor]:
+    def _terms(
+        self, terms: Sequence[Term], stream: str, units: Sequence[int], *, first: bool
+    ) -> dict[str, Tensor]:
         rows = self._data.streams[stream]
-        lengths = {unit: rows.length(unit) for unit in units}
-        cuts = micro_batches(units, lengths, self._limit, overhead=_overhead(self._model.device))
+        lengths = {unit: rows.length(unit) * rows.width for unit in units}
+        device = self._model.device
+        # The gradients of the streams before stand in memory beside what this one's forward pass keeps.
+        tokens = None if first else LATER_TOKENS[device.type]
+        cuts = micro_batches(units, lengths, self._limit, overhead=_overhead(device), tokens=tokens)
         indices = [[row for unit in cut for row in rows.indices(unit)] for cut in cuts]
         batches = [collate([rows.rows[i] for i in each], self._pad_id) for each in indices]
         counts = {term.name: sum(term.count(batch) for batch in batches) for term in terms}

@@ -90,10 +90,16 @@ def epoch_updates(
 
 
 def micro_batches(
-    units: Sequence[int], lengths: Mapping[int, int], limit: int, *, overhead: int
+    units: Sequence[int],
+    lengths: Mapping[int, int],
+    limit: int,
+    *,
+    overhead: int,
+    tokens: int | None = None,
 ) -> list[list[int]]:
-    """Cut one update's units of one stream into micro-batches of at most `limit` units, so that padded tokens
-    plus `overhead` tokens for each further forward pass are fewest. `lengths[i]` is unit i's, in tokens.
+    """Cut one update's units of one stream into micro-batches of at most `limit` units, and of at most
+    `tokens` padded tokens where more than one unit is in them, so that padded tokens plus `overhead` tokens
+    for each further forward pass are fewest. `lengths[i]` is unit i's, in tokens.
 
     The loss is summed over the update and divided once, so the cut is free to follow the lengths."""
     ordered = sorted(units, key=lambda unit: (lengths[unit], unit))
@@ -102,7 +108,10 @@ def micro_batches(
     for end in range(1, len(ordered) + 1):
         longest = lengths[ordered[end - 1]]
         for start in range(max(0, end - limit), end):
-            cost = best[start] + (end - start) * longest + overhead
+            padded = (end - start) * longest
+            if tokens is not None and padded > tokens and end - start > 1:
+                continue
+            cost = best[start] + padded + overhead
             if cost < best[end]:
                 best[end], start_of[end] = cost, start
     cuts: list[list[int]] = []
