@@ -19,7 +19,7 @@ from triggerctl.model.memory import available_bytes, peak_bytes
 from triggerctl.model.quantise import probe
 from triggerctl.training.plan import RunPlan
 from triggerctl.training.planes import check_plane
-from triggerctl.training.setup import model_shape
+from triggerctl.training.setup import Lengths, model_shape, set_data
 from triggerctl.training.streams import make_stream, phase_updates, units_per_update
 
 UTILISATION = 0.4
@@ -142,7 +142,7 @@ def describe(plan: RunPlan, *, device: str = "auto") -> Description:
     per_token = 4 if options.is_peft else 6
     work = parameters * (per_token * trained_tokens + 2 * evaluated_tokens)
     return Description(
-        sets=_set_data(plan, trained, evaluated),
+        sets=set_data(plan.splits, _lengths(trained), _lengths(evaluated)),
         updates=updates,
         rows_per_update=units_per_update(options),
         trained_tokens=trained_tokens,
@@ -198,19 +198,15 @@ def _work(plan: RunPlan, trained: Rows) -> tuple[int, int]:
     return updates, int(tokens)
 
 
-def _set_data(plan: RunPlan, trained: Rows, evaluated: Rows) -> dict[str, SetData]:
-    found = {}
-    for name, split in plan.splits.sets.items():
-        rows = [*trained.get(name, []), *evaluated[name]]
-        found[name] = SetData(
-            rows=len(split.examples),
-            triggered=sum(example.triggered for example in split.examples),
-            train=sum(row is not None for row in trained.get(name, [])),
-            evaluated=sum(row is not None for row in evaluated[name]),
+def _lengths(encoded: Rows) -> dict[str, Lengths]:
+    return {
+        name: Lengths(
+            kept=sum(row is not None for row in rows),
             truncated=sum(row is not None and row.truncated for row in rows),
             dropped=sum(row is None for row in rows),
         )
-    return found
+        for name, rows in encoded.items()
+    }
 
 
 def _warnings(limit: int, memory: int, available: int, trained: Rows) -> tuple[str, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from peft import PeftModel
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from triggerctl.config.models import FinetuneConfig
 from triggerctl.data.encoding import EncodedSet, Encoder, encode_set
+from triggerctl.data.examples import Splits
 from triggerctl.errors import InputError
 from triggerctl.experiment.results import SetData
 from triggerctl.model.adapters import attach_adapter
@@ -100,7 +102,14 @@ def prepare(plan: RunPlan, device: torch.device, listener: Listener) -> Prepared
         evaluator=evaluator,
         strategy=strategy,
         phases=phases,
-        sets=_set_data(plan, encoded, evaluator),
+        sets=set_data(
+            plan.splits,
+            {n: Lengths(len(each.rows), each.truncated, len(each.dropped)) for n, each in encoded.items()},
+            {
+                name: Lengths(len(kept), evaluator.truncated[name], evaluator.dropped[name])
+                for name, kept in evaluator.sets.items()
+            },
+        ),
         files=files,
         shape=shape,
         ends=ends,
@@ -176,17 +185,28 @@ def _encode_training_sets(
     return encoded
 
 
-def _set_data(plan: RunPlan, encoded: dict[str, EncodedSet], evaluator: Evaluator) -> dict[str, SetData]:
+class Lengths(NamedTuple):
+    """What became of a set's rows on their way to tokens."""
+
+    kept: int = 0
+    truncated: int = 0
+    dropped: int = 0
+
+
+def set_data(
+    splits: Splits, trained: Mapping[str, Lengths], evaluated: Mapping[str, Lengths]
+) -> dict[str, SetData]:
+    """How many rows of each set are trained on and evaluated, and what their length cost."""
     found = {}
-    for name, split in plan.splits.sets.items():
-        trained = encoded.get(name)
+    for name, split in splits.sets.items():
+        training, evaluation = trained.get(name, Lengths()), evaluated[name]
         found[name] = SetData(
             rows=len(split.examples),
             triggered=sum(example.triggered for example in split.examples),
-            train=len(trained.rows) if trained else 0,
-            evaluated=len(evaluator.sets[name]),
-            truncated=(trained.truncated if trained else 0) + evaluator.truncated[name],
-            dropped=(len(trained.dropped) if trained else 0) + evaluator.dropped[name],
+            train=training.kept,
+            evaluated=evaluation.kept,
+            truncated=training.truncated + evaluation.truncated,
+            dropped=training.dropped + evaluation.dropped,
         )
     return found
 
