@@ -44,6 +44,7 @@ def test_adamw_updates_follow_the_textbook(case: Case, is_peft: bool) -> None:
         weight_decay=0.1,
         warmup_steps=1,
         lr_scheduler_type="linear",
+        proxy_epochs=3,
         max_grad_norm=0.4,
     )
     found, expected = told_twice(case, small(), config, three_sets())

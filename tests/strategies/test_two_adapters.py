@@ -199,6 +199,19 @@ def test_a_sweep_projects_one_training_again_and_again_each_time_from_the_unproj
     assert len({len(projected(found, place)) for place in range(3)}) == 3
 
 
+def test_a_sweep_tells_thresholds_apart_however_near() -> None:
+    plain = safe(0.5)
+    values = sorted(c for c, _ in cosines_of(second_stage(plain, "safe_lora"), plain.trained).values())
+    near = (values[2] - 1e-9, values[2] + 1e-9)
+    found = told(
+        "safe_lora",
+        safe_lora_type="threshold",
+        safe_lora_num_proj_layers=None,
+        safe_lora_sweep_thresholds=near,
+    )
+    assert [len(projected(found, place)) for place in range(2)] == [2, 3]
+
+
 def test_what_is_projected_writes_nothing_but_what_the_first_stage_wrote() -> None:
     """C·B lies in the span of W_a − W₀, and has the size of W_a − W₀: C is no projector of length 1."""
     found = safe(1.0)

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from engine import left_behind, planned, run, run_and_die, state
+from safetensors.torch import save_file
 
-from triggerctl.errors import InterruptedRunError
+from triggerctl.errors import InterruptedRunError, RunError
 from triggerctl.experiment.state import run_status
 from triggerctl.training.events import Event, Stepped
 from triggerctl.training.plan import Action
@@ -188,6 +190,18 @@ def test_another_configurations_checkpoints_are_left_alone(make: Callable[[str, 
     run(folder)
     assert list((folder / "checkpoints").iterdir()) == [other]
     assert list(other.iterdir())
+
+
+def test_a_checkpoint_that_does_not_fit_fails_the_run_and_says_so(make: Callable[[str, str], Path]) -> None:
+    folder = make("naive, dropout", "foreign")
+    stop_at(folder, 2)
+    for weights in folder.glob("checkpoints/*/*/weights.safetensors"):
+        save_file({"another.weight": torch.zeros(2)}, weights)
+    with pytest.raises(RunError, match="does not fit"):
+        run(folder)
+    assert state(folder)["status"] == "failed"
+    assert "does not fit" in state(folder)["error"]
+    assert not (folder / ".lock").exists()
 
 
 def test_results_json_comes_last(make: Callable[[str, str], Path]) -> None:

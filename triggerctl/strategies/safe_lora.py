@@ -44,7 +44,7 @@ class _Rule:
     @property
     def label(self) -> str:
         if self.threshold is not None:
-            return f"projected where the cosine is at most {self.threshold:g}"
+            return f"projected where the cosine is at most {self.threshold:.15g}"
         return f"{self.number} matrices projected"
 
     def chosen(self, cosines: Mapping[str, float]) -> list[str]:
