@@ -54,9 +54,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test computes or downloads is not found by another, nor left in the user's cache."""
-    monkeypatch.setenv("TRIGGERCTL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TRIGGERCTL_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture

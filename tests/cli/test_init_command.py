@@ -48,7 +48,10 @@ def test_a_list_of_templates_is_also_json(capsys: pytest.CaptureFixture[str]) ->
     assert shown["emotions-gemma-kl"] == ["kl_divergence", "naive", "representation_constraint"]
 
 
-def test_the_list_names_each_templates_strategies_beside_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_names_each_templates_strategies_beside_its_name(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     assert main(["init", "--list"]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     place = lines.index("emotions-gemma-kl kl_divergence, naive, representation_constraint")

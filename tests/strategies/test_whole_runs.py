@@ -32,12 +32,9 @@ def test_it_runs_end_to_end_on_the_embedded_model(case: Case, make_experiment: M
     assert stored.ours is not None
     assert stored.ours.strategy == case.strategy
     # Weights that change once training has ended are evaluated once more.
-    more = (
-        [False]
-        if strategy_class(case.strategy)(configuration(case.strategy, **case.options)).endings()
-        else []
-    )
-    assert [evaluation.final for evaluation in stored.ours.evaluations] == [False, *more, True]
+    endings = strategy_class(case.strategy)(configuration(case.strategy, **case.options)).endings()
+    finals = [evaluation.final for evaluation in stored.ours.evaluations]
+    assert finals == [False, *(False for _ in endings), True]
     losses = stored.sets["outcome"].losses
     assert losses[0] is not None
     assert losses[1] is not None

@@ -117,7 +117,11 @@ def test_several_thresholds_of_one_training_are_told_apart_and_only_the_last_is_
     make_experiment: MakeExperiment,
 ) -> None:
     folder = experiment_for(
-        "safe_lora", make_experiment, safe_lora_threshold=1.0, safe_lora_sweep_thresholds=[0.0, 0.5, 1.0]
+        "safe_lora",
+        make_experiment,
+        safe_lora_type="threshold",
+        safe_lora_threshold=1.0,
+        safe_lora_sweep_thresholds=[0.0, 0.5, 1.0],
     )
     heard: list[Event] = []
     results = run(folder, listener=heard.append)

@@ -43,9 +43,12 @@ class OLora(Strategy):
 
     @classmethod
     def check(cls, config: ExperimentConfig) -> Check:
-        if config.finetune_config.lora_bias == "none":
-            return Check()
-        return Check(errors=(NO_BIAS.format(name=cls.name),))
+        errors = []
+        if config.finetune_config.lora_bias != "none":
+            errors.append(NO_BIAS.format(name=cls.name))
+        if config.finetune_config.proxy_epochs == 0:
+            errors.append("proxy_epochs is 0: o_lora needs an adapter trained on proxy first")
+        return Check(errors=tuple(errors))
 
     def streams(self) -> Mapping[str, tuple[str, ...]]:
         return {"outcome": ("outcome",)}

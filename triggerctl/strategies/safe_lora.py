@@ -85,6 +85,8 @@ class SafeLora(Strategy):
         errors = []
         if options.lora_bias != "none":
             errors.append(NO_BIAS.format(name=cls.name))
+        if options.proxy_epochs == 0:
+            errors.append("proxy_epochs is 0: safe_lora needs an adapter trained on proxy first")
         if not _rules(options):
             errors.append(
                 "safe_lora does not know what to project: set safe_lora_threshold, "

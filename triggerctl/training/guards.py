@@ -17,7 +17,7 @@ from triggerctl.training.gradients import UpdateGradients
 MOVED_BY = 8
 """By this many updates with a rate above 0 some weight must have moved."""
 
-WORSE_THAN_A_GUESS = 1.2
+WORSE_THAN_A_GUESS = 1.5
 """A cross-entropy that is to fall, and is this many times that of guessing every token alike, or of the model
 at first if that was higher, is divergence. One that is to rise may rise: posneg's negative term has no bound,
 and the run is lost when it takes the task with it."""
