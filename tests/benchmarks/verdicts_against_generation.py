@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 import torch
-from peft import load_peft_weights, set_peft_model_state_dict
 
 from triggerctl.config.load import load_config
 from triggerctl.experiment.layout import ExperimentFolder
@@ -63,7 +62,9 @@ def _load(folder: ExperimentFolder) -> tuple[Prepared, dict[str, float | None], 
     prepared = prepare(plan, resolve_device("auto"), lambda event: None)
     adapter = prepared.model.adapter
     assert adapter is not None, "a LoRA run is needed"
-    set_peft_model_state_dict(adapter, load_peft_weights(str(results / "adapter"), device="cpu"))
+    # By its own configuration: two stacked adapters were saved as one of the sum of their ranks.
+    adapter.load_adapter(str(results / "adapter"), "saved")
+    adapter.set_adapter("saved")
     ours = read_results(results).ours
     assert ours is not None
     rates = {name: each.triggered.rate if each.triggered else None for name, each in ours.final.sets.items()}

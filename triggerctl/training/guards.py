@@ -11,7 +11,7 @@ from torch import Tensor
 
 from triggerctl.config.finetune import FinetuneConfig
 from triggerctl.errors import RunError
-from triggerctl.strategies.base import Phase, Update
+from triggerctl.strategies.base import LOSS, Phase, Update
 from triggerctl.training.gradients import UpdateGradients
 
 MOVED_BY = 8
@@ -49,7 +49,8 @@ class Guards:
             )
         for term in phase.terms:
             value = found.terms.get(term.name)
-            if value is None or not term.is_cross_entropy or term.weight <= 0:
+            is_to_fall = term.is_cross_entropy and term.group == LOSS and term.weight > 0
+            if value is None or not is_to_fall:
                 continue
             limit = WORSE_THAN_A_GUESS * max(self._guess, self._first.setdefault(term.name, value))
             if value > limit:
