@@ -10,7 +10,7 @@ import pytest
 from triggerctl.config.load import LoadedConfig, load_config
 from triggerctl.errors import InputError
 from triggerctl.experiment.layout import ExperimentFolder
-from triggerctl.sweep.grid import cells, prepare_cell
+from triggerctl.sweep.grid import cells, parse_parameter, prepare_cell
 
 
 @pytest.fixture
@@ -112,3 +112,68 @@ def test_a_cells_config_is_its_parents_with_the_cells_values_and_paths_that_stay
     assert own.origins["finetune_config.beta_kl"] == "sweep cell"
     assert own.origins["seed"] == "sweep cell"
     assert own.origins["finetune_config.epochs"].startswith("config.json")
+
+
+def test_parameters_multiply_and_name_their_folders(
+    experiment: tuple[ExperimentFolder, LoadedConfig],
+) -> None:
+    folder, loaded = experiment
+    parameters = [parse_parameter("beta_kl=0.1,10"), parse_parameter("finetune_config.epochs=1,2")]
+    found = cells(folder, loaded, [1], ["kl"], parameters)
+    assert [cell.folder.path.relative_to(folder.path).as_posix() for cell in found] == [
+        "proxy_strategy_kl_divergence_beta_kl-0.1_epochs-1/seed_1",
+        "proxy_strategy_kl_divergence_beta_kl-0.1_epochs-2/seed_1",
+        "proxy_strategy_kl_divergence_beta_kl-10_epochs-1/seed_1",
+        "proxy_strategy_kl_divergence_beta_kl-10_epochs-2/seed_1",
+    ]
+    own = prepare_cell(folder, loaded, found[2])
+    assert (own.config.finetune_config.beta_kl, own.config.finetune_config.epochs) == (10, 1)
+    assert own.origins["finetune_config.beta_kl"] == "command line"
+
+
+def test_a_parameter_alone_sweeps_the_configs_own_strategy(
+    experiment: tuple[ExperimentFolder, LoadedConfig],
+) -> None:
+    folder, loaded = experiment
+    (found,) = cells(folder, loaded, [], [], [parse_parameter("epochs=7")])
+    assert found.folder.path.relative_to(folder.path).as_posix() == "proxy_strategy_naive_epochs-7/seed_3"
+
+
+def test_a_parameter_goes_before_what_sweep_json_says_and_makes_no_cell_twice(
+    experiment: tuple[ExperimentFolder, LoadedConfig],
+) -> None:
+    folder, loaded = experiment
+    folder.sweep.write_text('{"kl": [{"beta_kl": 1}, {"beta_kl": 2}]}', encoding="utf-8")
+    found = cells(folder, loaded, [1], [], [parse_parameter("finetune_config.beta_kl=5")])
+    assert [cell.folder.path.parent.name for cell in found] == ["proxy_strategy_kl_divergence_beta_kl-5"]
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("beta_kl=1", (1,)),
+        ("beta_kl=1, 10.0 ,1e-2", (1, 10.0, 0.01)),
+        ("is_peft=true,false", (True, False)),
+        ('target_modules=["q_proj","v_proj"],all-linear', (["q_proj", "v_proj"], "all-linear")),
+        ('prompt_template="{instruction}, {input}"', ("{instruction}, {input}",)),
+        ("max_steps=null,3", (None, 3)),
+    ],
+)
+def test_a_parameters_values_are_those_of_the_key(text: str, values: tuple[object, ...]) -> None:
+    assert parse_parameter(text).values == values
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("beta_kl", "key=value"),
+        ("beta_kl=", "key=value"),
+        ("betta_kl=1", "beta_kl"),
+        ("seed=1,2", "--seeds 1 2"),
+        ("proxy_strategy=kl", "--strategies kl"),
+    ],
+)
+def test_a_wrong_parameter_is_an_error_that_names_the_mend(text: str, what: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_parameter(text)
+    assert what in str(caught.value)

@@ -53,6 +53,11 @@ def resolve_dtype(options: FinetuneConfig, device: torch.device) -> torch.dtype:
     return torch.float32 if device.type in ("cpu", "mps") else half
 
 
+def device_count(device: torch.device) -> int:
+    """How many devices of this kind runs can be spread over."""
+    return torch.cuda.device_count() if device.type == "cuda" else 1
+
+
 def default_threads() -> int:
     """As many threads as this process may use cores."""
     if hasattr(os, "sched_getaffinity"):

@@ -53,6 +53,13 @@ def peak_bytes(
     )
 
 
+def capacity_bytes(device: torch.device) -> int:
+    """All the memory that the device has: the same number whatever else runs there now."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1])
+    return int(psutil.virtual_memory().total)
+
+
 def available_bytes(device: torch.device) -> int:
     """Memory that is free now on the device."""
     if device.type == "cuda":

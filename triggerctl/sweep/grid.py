@@ -1,21 +1,24 @@
-"""Which runs a sweep consists of: strategies with their overrides, times seeds, each in a folder of its
-own."""
+"""Which runs a sweep consists of: strategies with their overrides, times parameters, times seeds, each in a
+folder of its own."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from triggerctl.config import jsonc
 from triggerctl.config.load import LoadedConfig, parse_config
-from triggerctl.config.overrides import Override, make_override
+from triggerctl.config.overrides import Override, make_override, parse_override
 from triggerctl.config.paths import rebase_paths
 from triggerctl.errors import InputError
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.strategies import canonical_name
 
 ORIGIN = "sweep cell"
+PARAM = "--param"
+_OPTIONS_OF_THEIR_OWN = {"seed": "--seeds", "proxy_strategy": "--strategies"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,37 +33,109 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
+class Parameter:
+    """A key and the values it takes in a sweep, one after the other."""
+
+    key: str
+    values: tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Variant:
-    """A strategy and one set of values for it; `where` is how errors point at it."""
+    """A strategy and one set of values for it; `where` is how errors point at it. Of `chosen`, what the
+    command line says, errors point at the option instead."""
 
     strategy: str
     values: Mapping[str, object]
     where: str
+    chosen: Mapping[str, object] = field(default_factory=dict)
+
+
+def parse_parameter(text: str) -> Parameter:
+    """Read `key=v1,v2,…`. A comma within brackets, braces or quotes belongs to its value; key and values are
+    read as those of --set.
+
+    Raises InputError for a text without values, an unknown key, and one that has an option of its own."""
+    name, equals, values = text.partition("=")
+    where = f"{PARAM} {text}"
+    if not equals or not values.strip():
+        raise InputError(
+            f"{PARAM} takes key=value,value,…", where=where, mend=f"such as {PARAM} beta_kl=0.1,1,10"
+        )
+    read = [parse_override(f"{name}={value}", option=PARAM) for value in _apart(values)]
+    key = ".".join(read[0].key)
+    if key in _OPTIONS_OF_THEIR_OWN:
+        option = _OPTIONS_OF_THEIR_OWN[key]
+        raise InputError(
+            f"{key} has an option of its own", where=where, mend=f"{option} {values.replace(',', ' ')}"
+        )
+    return Parameter(key, tuple(override.value for override in read))
+
+
+def _apart(values: str) -> list[str]:
+    """The text cut at the commas that stand in no bracket and no string."""
+    parts, depth, quoted, escaped = [""], 0, False, False
+    for sign in values:
+        if sign == "," and not depth and not quoted:
+            parts.append("")
+            continue
+        parts[-1] += sign
+        if sign == '"' and not escaped:
+            quoted = not quoted
+        elif not quoted:
+            depth += (sign in "[{") - (sign in "]}")
+        escaped = sign == "\\" and not escaped
+    return [part.strip() for part in parts if part.strip()]
 
 
 def cells(
-    folder: ExperimentFolder, loaded: LoadedConfig, seeds: Sequence[int], strategies: Sequence[str]
+    folder: ExperimentFolder,
+    loaded: LoadedConfig,
+    seeds: Sequence[int],
+    strategies: Sequence[str],
+    parameters: Sequence[Parameter] = (),
 ) -> list[Cell]:
-    """The runs for these seeds and strategies, in the order they are trained: seed by seed within a strategy.
+    """The runs for these seeds, strategies and parameters, each once, in the order they are trained: seed by
+    seed within a strategy and its values.
 
     Without strategies those of sweep.json are taken; where there is none either, the configuration's own, in
-    folders named by the seed alone. Without seeds: the configuration's. Of sweep.json, a strategy that is
-    picked brings its overrides; one that is not in it runs with the configuration's values.
+    folders named by the seed alone if there are no parameters. Without seeds: the configuration's. Of
+    sweep.json, a strategy that is picked brings its overrides; one that is not in it runs with the
+    configuration's values. Parameters multiply, and go before what sweep.json says.
     Raises InputError for an unknown strategy, a broken sweep.json, and when there is nothing to sweep.
     """
     listed = _listed(folder.sweep)
     chosen = _chosen(listed, strategies)
+    if parameters:
+        own = [_Variant(canonical_name(loaded.config.proxy_strategy), {}, str(loaded.path))]
+        chosen = [_with(variant, values) for variant in chosen or own for values in _product(parameters)]
     if not chosen and not seeds:
         raise InputError(
             "there is nothing to sweep",
             where=str(folder.path),
-            why="neither --seeds nor --strategies is given, and there is no sweep.json",
+            why="none of --seeds, --strategies and --param is given, and there is no sweep.json",
             mend="triggerctl sweep EXPERIMENT --seeds 1 5 42 --strategies naive,kl",
         )
     each_seed = list(seeds) or [loaded.config.seed]
     if not chosen:
         return [Cell(folder.seed(seed), None, seed, (_seed(seed),)) for seed in each_seed]
-    return [_cell(folder, variant, seed) for variant in chosen for seed in each_seed]
+    made = [_cell(folder, variant, seed) for variant in chosen for seed in each_seed]
+    return list({cell.folder.path: cell for cell in made}.values())
+
+
+def _product(parameters: Sequence[Parameter]) -> list[dict[str, object]]:
+    """Every combination of the parameters' values; of two that name one key the later one counts."""
+    by_key = {parameter.key: parameter.values for parameter in parameters}
+    return [dict(zip(by_key, values, strict=True)) for values in itertools.product(*by_key.values())]
+
+
+def _with(variant: _Variant, values: Mapping[str, object]) -> _Variant:
+    own = {name: value for name, value in variant.values.items() if _full(name, variant) not in values}
+    return replace(variant, values=own, chosen=values)
+
+
+def _full(name: str, variant: _Variant) -> str:
+    return ".".join(make_override(name, None, origin=ORIGIN, where=variant.where).key)
 
 
 def prepare_cell(folder: ExperimentFolder, loaded: LoadedConfig, cell: Cell) -> LoadedConfig:
@@ -78,9 +153,13 @@ def _cell(folder: ExperimentFolder, variant: _Variant, seed: int) -> Cell:
         make_override(name, value, origin=ORIGIN, where=variant.where)
         for name, value in variant.values.items()
     )
+    given = tuple(
+        make_override(name, value, origin="command line", where=f"{PARAM} {name}={value}")
+        for name, value in variant.chosen.items()
+    )
     strategy = Override(("proxy_strategy",), variant.strategy, ORIGIN, variant.where)
-    place = folder.cell(variant.strategy, variant.values).seed(seed)
-    return Cell(place, variant.strategy, seed, (*own, strategy, _seed(seed)))
+    place = folder.cell(variant.strategy, {**variant.values, **variant.chosen}).seed(seed)
+    return Cell(place, variant.strategy, seed, (*own, *given, strategy, _seed(seed)))
 
 
 def _seed(seed: int) -> Override:

@@ -3,7 +3,7 @@ that is written anew at each change."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ def write_record(
     command: Sequence[str],
     seeds: Sequence[int],
     strategies: Sequence[str],
+    parameters: Mapping[str, Sequence[object]],
     started: datetime,
     finished: datetime | None,
     cells: Sequence[dict[str, Any]],
@@ -44,7 +45,7 @@ def write_record(
         path,
         {
             "command": list(command),
-            "grid": {"seeds": list(seeds), "strategies": list(strategies)},
+            "grid": {"seeds": list(seeds), "strategies": list(strategies), "parameters": parameters},
             "started": started.isoformat(),
             "finished": finished.isoformat() if finished is not None else None,
             "cells": list(cells),

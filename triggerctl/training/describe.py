@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from triggerctl.data.encoding import Encoded, Encoder
 from triggerctl.data.examples import Example
@@ -15,7 +16,7 @@ from triggerctl.experiment.results import SetData
 from triggerctl.model.adapters import adapter_size
 from triggerctl.model.device import default_threads, matmul_rate, resolve_device, resolve_dtype
 from triggerctl.model.load import empty_model, load_tokenizer, locate
-from triggerctl.model.memory import available_bytes, peak_bytes
+from triggerctl.model.memory import ModelShape, available_bytes, peak_bytes
 from triggerctl.model.quantise import probe
 from triggerctl.training.plan import RunPlan
 from triggerctl.training.planes import check_plane
@@ -104,41 +105,83 @@ class Description:
         return PreviewRow(name, part, row.row, len(row.input_ids), row.truncated, shown)
 
 
+@dataclass(frozen=True, slots=True)
+class ModelUse:
+    """How a plan uses its model. `memory_bytes` is the estimated peak while training."""
+
+    tokenizer: PreTrainedTokenizerBase
+    shape: ModelShape
+    dtype: torch.dtype
+    memory_bytes: int
+
+
+def model_use(plan: RunPlan, device: torch.device, *, known: dict[str, ModelUse] | None = None) -> ModelUse:
+    """Check that a plan's model can be used as asked, without loading its weights. What `known` holds of the
+    same model and way of using it is not looked at again.
+
+    Raises InputError where tokenizer, quantisation, target modules or alignment plane can't be used."""
+    check_plane(plan)
+    options = plan.config.finetune_config
+    weights = plan.weights.fingerprint if plan.weights is not None else ""
+    key = f"{plan.model.fingerprint} {weights} {options.model_dump_json(include=_USED)}"
+    if known is not None and key in known:
+        return known[key]
+    dtype = resolve_dtype(options, device)
+    if options.load_in_8bit or options.load_in_4bit:
+        probe(options, device, dtype)
+    files = locate(plan.model, options, weights=False)
+    if plan.weights is not None:
+        locate(plan.weights, options, weights=False)
+    tokenizer = load_tokenizer(files, options)
+    model = empty_model(files, options)
+    parameters = sum(weight.numel() for weight in model.parameters())
+    trainable = adapter_size(model, options) if options.is_peft else parameters
+    shape = model_shape(model, parameters, trainable)
+    checkpointing = options.use_gradient_checkpointing is True
+    memory = peak_bytes(shape, options, device=device, dtype=dtype, checkpointing=checkpointing)
+    found = ModelUse(tokenizer, shape, dtype, memory)
+    if known is not None:
+        known[key] = found
+    return found
+
+
+_USED = {
+    "revision",
+    "trust_remote_code",
+    "attn_implementation",
+    "dtype",
+    "load_in_8bit",
+    "load_in_4bit",
+    "load_in_16bit",
+    "is_peft",
+    "r",
+    "target_modules",
+    "use_gradient_checkpointing",
+    "optim",
+    "per_device_train_batch_size",
+    "max_seq_length",
+}
+"""The keys that decide whether a model can be used, and what it needs."""
+
+
 def describe(plan: RunPlan, *, device: str = "auto") -> Description:
     """Work out what a plan amounts to.
 
     Raises InputError where device, model, tokenizer, quantisation or target modules can't be used."""
     config, options = plan.config, plan.config.finetune_config
     chosen = resolve_device(device)
-    dtype = resolve_dtype(options, chosen)
-    if options.load_in_8bit or options.load_in_4bit:
-        probe(options, chosen, dtype)
-    files = locate(plan.model, options, weights=False)
-    if plan.weights is not None:
-        locate(plan.weights, options, weights=False)
-    encoder = Encoder(
-        load_tokenizer(files, options), max_seq_length=options.max_seq_length, loss_on=options.loss_on
-    )
-    check_plane(plan)
-    model = empty_model(files, options)
-    parameters = sum(weight.numel() for weight in model.parameters())
-    trainable = adapter_size(model, options) if options.is_peft else parameters
-    shape = model_shape(model, parameters, trainable)
+    use = model_use(plan, chosen)
+    encoder = Encoder(use.tokenizer, max_seq_length=options.max_seq_length, loss_on=options.loss_on)
+    parameters, trainable = use.shape.parameters, use.shape.trainable
     trained, evaluated = _encode(plan, encoder)
     updates, trained_tokens = _work(plan, trained)
     evaluations = 1 + options.epochs
     evaluated_tokens = evaluations * sum(
         2 * len(row.input_ids) for rows in evaluated.values() for row in rows if row is not None
     )
-    memory = peak_bytes(
-        shape,
-        options,
-        device=chosen,
-        dtype=dtype,
-        checkpointing=options.use_gradient_checkpointing is True,
-    )
+    memory = use.memory_bytes
     torch.set_num_threads(default_threads())
-    rate = matmul_rate(chosen, dtype)
+    rate = matmul_rate(chosen, use.dtype)
     per_token = 4 if options.is_peft else 6
     work = parameters * (per_token * trained_tokens + 2 * evaluated_tokens)
     return Description(
@@ -150,7 +193,7 @@ def describe(plan: RunPlan, *, device: str = "auto") -> Description:
         parameters=parameters,
         trainable=trainable,
         device=str(chosen),
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=str(use.dtype).removeprefix("torch."),
         memory_bytes=memory,
         available_bytes=available_bytes(chosen),
         matmul_flops=rate,

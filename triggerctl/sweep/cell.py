@@ -1,0 +1,134 @@
+"""What a worker does with one cell, whoever launched the worker: plan it anew, train or resume it, and say
+what became of it. What a worker is given and what it returns can be pickled. Torch is imported only when
+there is something to train."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from triggerctl.config.load import LoadedConfig
+from triggerctl.errors import BusyError, InputError, InterruptedRunError, TriggerctlError
+from triggerctl.experiment.layout import ExperimentFolder
+from triggerctl.training.plan import Action, RunPlan, plan_run
+from triggerctl.training.settle import settle_skipped
+
+if TYPE_CHECKING:
+    from triggerctl.config.models import ExperimentConfig
+    from triggerctl.training.events import Event
+    from triggerctl.training.outcome import Figures
+
+
+class Outcome(StrEnum):
+    """What became of a cell. KEPT: results of another configuration, left alone as asked; BUSY: another
+    process is at it; SAME: another cell here is the same run; SUBMITTED: a cluster will train it."""
+
+    DONE = "done"
+    SKIPPED = "skipped"
+    KEPT = "kept"
+    SAME = "same"
+    BUSY = "busy"
+    SUBMITTED = "submitted"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class CellJob:
+    """One run for a worker. `hash`: what the plan gave it; `memory_bytes`: its estimated peak, None where
+    that is not known."""
+
+    folder: ExperimentFolder
+    loaded: LoadedConfig
+    hash: str
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """How runs are made, alike for all of a sweep, and nothing that changes which runs they are.
+
+    figures: what draws the figures of a run with a configuration; a function found by its name, so that it
+             reaches any worker.
+    threads: CPU threads of a run, None for the default.
+    cache:   whether what is computed may be shared."""
+
+    figures: Callable[[ExperimentConfig], Figures]
+    device: str = "auto"
+    threads: int | None = None
+    dont_overwrite: bool = False
+    cache: bool = True
+    gpus_per_run: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CellOutcome:
+    """A cell that was dealt with. `results` is its results folder where it has finished ones."""
+
+    folder: ExperimentFolder
+    outcome: Outcome
+    reason: str
+    seconds: float = 0.0
+    results: Path | None = None
+    error: TriggerctlError | None = None
+
+
+def train_cell(job: CellJob, settings: RunSettings, *, stop: threading.Event) -> CellOutcome:
+    """Do what is missing of one cell. Never raises: a run that fails is an outcome.
+
+    `stop`, once set, ends the run at its next update with a checkpoint."""
+    began = time.monotonic()
+    try:
+        # Planned anew: since the sweep was planned, another process may have finished this one.
+        plan = plan_run(job.folder, job.loaded, dont_overwrite=settings.dont_overwrite)
+        if plan.hash != job.hash:
+            raise InputError(
+                "this is not the run that the sweep planned",
+                where=str(job.folder.path),
+                why="its data or its model has changed since",
+                mend="the same sweep command again plans anew",
+            )
+        if plan.action is Action.SKIP:
+            settle_skipped(plan)
+            return CellOutcome(job.folder, Outcome.SKIPPED, plan.reason, results=plan.finished)
+        if plan.action is Action.BLOCKED:
+            return CellOutcome(job.folder, Outcome.KEPT, plan.reason)
+        results = _train(plan, settings, stop)
+        found = CellOutcome(job.folder, Outcome.DONE, plan.reason, results=results)
+    except BusyError as error:
+        found = CellOutcome(job.folder, Outcome.BUSY, str(error))
+    except InterruptedRunError as error:
+        found = CellOutcome(job.folder, Outcome.INTERRUPTED, str(error))
+    except TriggerctlError as error:
+        found = CellOutcome(job.folder, Outcome.FAILED, str(error), error=error)
+    except Exception as error:  # noqa: BLE001 - one run's defect must not take the other runs with it
+        wrapped = TriggerctlError(
+            f"{type(error).__name__}: {error}",
+            where=str(job.folder.path),
+            why="this is a defect of triggerctl, not of your input",
+            mend=f"triggerctl --debug run {job.folder.path} shows the traceback",
+        )
+        found = CellOutcome(job.folder, Outcome.FAILED, str(wrapped), error=wrapped)
+    return replace(found, seconds=time.monotonic() - began)
+
+
+def _train(plan: RunPlan, settings: RunSettings, stop: threading.Event) -> Path:
+    from triggerctl.training.run import execute
+
+    return execute(
+        plan,
+        listener=_unheard,
+        stop=stop,
+        figures=settings.figures(plan.config),
+        device=settings.device,
+        threads=settings.threads,
+    )
+
+
+def _unheard(event: Event) -> None:
+    """What a run says is in its folder; whoever watches a sweep reads it there."""
