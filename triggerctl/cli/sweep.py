@@ -1,4 +1,4 @@
-"""``triggerctl sweep``: many runs, seeds times strategies."""
+"""``triggerctl sweep``: many runs, seeds times strategies times parameters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import typer
 from triggerctl.cli.options import Device, DontOverwrite, Experiment, Globals, Json, Threads, seeds, words
 
 if TYPE_CHECKING:
-    from triggerctl.sweep.sequential import CellOutcome, Sweep
+    from triggerctl.sweep.cell import CellOutcome, RunSettings
+    from triggerctl.sweep.plan import Sweep
 
 
 def command(
@@ -23,6 +24,15 @@ def command(
         list[str] | None,
         typer.Option("--strategies", metavar="NAME…", help="Strategies: naive kl, or naive,kl."),
     ] = None,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--param", metavar="KEY=V,V…", help="Values for a key of config.json; several multiply."
+        ),
+    ] = None,
+    jobs: Annotated[
+        str, typer.Option("--jobs", metavar="N", help="Runs at once: a number, or auto: as many as fit.")
+    ] = "auto",
     dont_overwrite: DontOverwrite = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first run that fails.")] = False,
     dry_run: Annotated[
@@ -32,70 +42,84 @@ def command(
     threads: Threads = None,
     as_json: Json = False,
 ) -> int:
-    """Train one run for each strategy and seed, and go on past those that fail.
+    """Train one run for each strategy, parameter and seed, and go on past those that fail.
 
-    The same command again does what is missing, failed or interrupted. Strategies that sweep.json lists bring
-    their overrides; without --strategies all of them are taken.
+    The same command again does what is missing, failed or interrupted, from many processes at once if you
+    like. Strategies that sweep.json lists bring their overrides; without --strategies all of them are taken.
 
     Example
-        $ triggerctl sweep demo --seeds 1 5 42 --strategies naive,kl
+        $ triggerctl sweep demo --seeds 1 5 42 --strategies naive,kl --jobs 2
         …
         run                                  ended  time  outcome  proxy  …
         proxy_strategy_naive/seed_1          done   21 s     1.00   0.00  …
         proxy_strategy_kl_divergence/seed_1  done   24 s     1.00   0.00  …
+
+        $ triggerctl sweep demo --strategies kl --param beta_kl=0.1,1,10 --dry-run
     """
     from triggerctl import console
+    from triggerctl.cli.figures import figures_of
     from triggerctl.cli.live import LiveRun, download_listener
     from triggerctl.config.load import load_config
     from triggerctl.errors import InputError
     from triggerctl.experiment.layout import experiments_root, find_experiment
+    from triggerctl.sweep.cell import RunSettings
+    from triggerctl.sweep.grid import parse_parameter
+    from triggerctl.sweep.plan import plan_sweep
 
     globals_: Globals = ctx.obj
     swept = seeds(seed_words)
+    at_once = _jobs(jobs)
     if as_json and not dry_run:
         raise InputError("--json goes with --dry-run", where="triggerctl sweep", mend="add --dry-run")
     folder = find_experiment(experiment, experiments_root(globals_.root))
     loaded = load_config(folder.config)
-
-    from triggerctl.sweep.sequential import plan_sweep
-
+    settings = RunSettings(figures=figures_of, device=device, threads=threads, dont_overwrite=dont_overwrite)
     with LiveRun(console.err) as live:
         sweep = plan_sweep(
             folder,
             loaded,
             seeds=swept,
             strategies=words(strategy_words),
+            parameters=[parse_parameter(text) for text in parameters or ()],
             dont_overwrite=dont_overwrite,
-            device=device,
             command=globals_.line,
             progress=download_listener(live),
         )
     if dry_run:
-        _show_plan(sweep, as_json=as_json)
+        _show_plan(sweep, settings, as_json=as_json)
         if not as_json:
-            console.next_step(globals_.suggest("sweep", experiment, *_again(swept, words(strategy_words))))
+            line = [word for word in globals_.line[1:] if word != "--dry-run"]
+            console.next_step([*globals_.line[:1], *line])
         return 0
-    return _run(sweep, globals_, experiment, device=device, threads=threads, fail_fast=fail_fast)
+    return _run(sweep, settings, globals_, experiment, jobs=at_once, fail_fast=fail_fast)
 
 
-def _again(swept: Sequence[int], strategies: Sequence[str]) -> list[str]:
-    given = ["--seeds", *map(str, swept)] if swept else []
-    return given + (["--strategies", ",".join(strategies)] if strategies else [])
+def _jobs(word: str) -> int | None:
+    """None for auto. Raises InputError for what is neither that nor a number from 1."""
+    from triggerctl.errors import InputError
+
+    if word == "auto":
+        return None
+    if not (word.isascii() and word.isdecimal() and int(word) > 0):
+        raise InputError(
+            f"{word!r} is no number of runs",
+            where="--jobs",
+            why="auto, or a whole number from 1",
+            mend="--jobs 2",
+        )
+    return int(word)
 
 
-def _show_plan(sweep: Sweep, *, as_json: bool) -> None:
+def _show_plan(sweep: Sweep, settings: RunSettings, *, as_json: bool) -> None:
     from triggerctl import console
 
     rows = []
     for planned in sweep.planned:
         would, why = planned.action.value, planned.reason
         if planned.same_as is not None:
-            would, why = (
-                "same",
-                f"the same run as {planned.same_as.folder.path.relative_to(sweep.folder.path)}",
-            )
-        path = planned.cell.folder.path.relative_to(sweep.folder.path).as_posix()
-        rows.append({"folder": path, "hash": planned.hash, "action": str(would), "reason": why})
+            would, why = "same", f"the same run as {sweep.name(planned.same_as)}"
+        name = sweep.name(planned.cell)
+        rows.append({"folder": name, "hash": planned.hash, "action": str(would), "reason": why})
     if as_json:
         console.print_json(rows)
         return
@@ -118,39 +142,43 @@ def _warnings(sweep: Sweep) -> None:
 
 
 def _run(
-    sweep: Sweep, globals_: Globals, experiment: str, *, device: str, threads: int | None, fail_fast: bool
+    sweep: Sweep,
+    settings: RunSettings,
+    globals_: Globals,
+    experiment: str,
+    *,
+    jobs: int | None,
+    fail_fast: bool,
 ) -> int:
     from triggerctl import console
-    from triggerctl.cli.figures import figures_of
     from triggerctl.cli.signals import stop_on_signals
     from triggerctl.cli.sweep_screen import SweepScreen, outcome_table
-    from triggerctl.sweep.sequential import Outcome, run_sweep
+    from triggerctl.errors import InterruptedRunError
+    from triggerctl.sweep.cell import Outcome
+    from triggerctl.sweep.launchers.local import LocalLauncher
+    from triggerctl.sweep.run import run_sweep
 
     _warnings(sweep)
-    with SweepScreen(console.out, sweep) as screen, stop_on_signals() as stop:
-        outcomes = run_sweep(
-            sweep,
-            screen=screen,
-            stop=stop,
-            figures=figures_of,
-            device=device,
-            threads=threads,
-            fail_fast=fail_fast,
-        )
-    console.out.print()
-    console.out.print(outcome_table(sweep, outcomes))
-    for ended in outcomes:
-        if ended.error is not None:
-            console.show_error(ended.error)
+    launcher = LocalLauncher(jobs, cells=sum(planned.same_as is None for planned in sweep.planned))
+    try:
+        with stop_on_signals() as stop, SweepScreen(console.out, sweep) as screen:
+            outcomes = run_sweep(sweep, launcher, settings, screen=screen, stop=stop, fail_fast=fail_fast)
+    except InterruptedRunError as stopped:
+        console.next_step(globals_.line)
+        return stopped.exit_code
+    trained = any(planned.is_to_train for planned in sweep.planned)
+    if trained:
+        console.out.print()
+        console.out.print(outcome_table(sweep, outcomes))
+    if _any(outcomes, Outcome.FAILED):
+        console.next_step(globals_.suggest("status", experiment), globals_.line)
+        return 130 if stop.is_set() and not fail_fast else 1
     if stop.is_set():
         console.next_step(globals_.line)
         return 130
-    if _any(outcomes, Outcome.FAILED):
-        console.next_step(globals_.suggest("status", experiment), globals_.line)
-        return 1
     console.next_step(globals_.suggest("report", experiment))
     return 0
 
 
-def _any(outcomes: Sequence[CellOutcome], outcome: str) -> bool:
-    return any(ended.outcome == outcome for ended in outcomes)
+def _any(outcomes: Sequence[CellOutcome | None], outcome: str) -> bool:
+    return any(ended is not None and ended.outcome == outcome for ended in outcomes)

@@ -1,31 +1,35 @@
-"""What a sweep shows: each run as it goes, and one table of all at the end."""
+"""What a sweep shows: on a terminal one table of all runs that is drawn anew as they go on, elsewhere a line
+for each thing that happens; at the end what became of each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from triggerctl import console
-from triggerctl.cli.live import LiveRun
-from triggerctl.cli.rates import HEADS, cells, final_rates, state_text
+from triggerctl.cli.rates import HEADS, RATES, cells, final_rates, state_text
 
 if TYPE_CHECKING:
-    from triggerctl.sweep.sequential import CellOutcome, PlannedCell, Sweep
-    from triggerctl.training.events import Listener
+    from triggerctl.sweep.cell import CellOutcome
+    from triggerctl.sweep.follow import Follower
+    from triggerctl.sweep.plan import PlannedCell, Sweep
+
+LOG_LINES = 3
 
 
 class SweepScreen:
-    """Shows a sweep; a context manager, since the bar of the run at hand must be taken down."""
+    """Shows a sweep; a context manager, since a terminal's table must be taken down."""
 
     def __init__(self, out: Console, sweep: Sweep) -> None:
         self._out = out
-        self._root = sweep.folder.path
-        self._live: LiveRun | None = None
+        self._sweep = sweep
+        self._followed: dict[str, Follower] = {}
+        self._done = 0
 
     def __enter__(self) -> Self:
         return self
@@ -33,47 +37,80 @@ class SweepScreen:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
+        self.tick()
 
-    def starting(self, planned: PlannedCell, index: int, total: int) -> Listener:
-        """A head line for the run, then its own events."""
-        name = planned.cell.folder.path.relative_to(self._root).as_posix()
-        self._out.print()
-        self._out.print(Text.assemble((f"{index} of {total}  ", "dim"), (name, "bold")), soft_wrap=True)
-        self._live = LiveRun(self._out)
-        self._live.__enter__()
-        return self._live
+    def began(self, planned: PlannedCell) -> None:
+        """A line for the run; from now on it is listened to."""
+        from triggerctl.sweep.follow import Follower
 
-    def ended(self, outcome: CellOutcome) -> None:
-        """A failure is shown when it happens; what was not trained is one line."""
-        trained = self._live is not None
-        self._close()
-        name = outcome.planned.cell.folder.path.relative_to(self._root).as_posix()
+        name = self._sweep.name(planned.cell)
+        if name not in self._followed:
+            place = f"{self._sweep.planned.index(planned) + 1} of {len(self._sweep.planned)}"
+            self._line(planned.action.value, name, place)
+        self._followed[name] = Follower(planned.folder, planned.hash)
+
+    def ended(self, planned: PlannedCell, outcome: CellOutcome) -> None:
+        """A failure is shown when it happens, with the end of its log; the rest is one line."""
+        self.tick()
+        name = self._sweep.name(planned.cell)
+        was_trained = self._followed.pop(name, None) is not None
         if outcome.error is not None:
-            console.show_error(outcome.error)
-        elif not trained:
-            why = [] if outcome.results is not None else [Text(outcome.reason, style="dim")]
-            console.say(outcome.outcome.value, name, *why)
+            self._failure(planned, outcome)
+        elif was_trained:
+            self._line(outcome.outcome.value, name, console.duration(outcome.seconds))
+        else:
+            self._line(outcome.outcome.value, name, "" if outcome.results is not None else outcome.reason)
 
-    def _close(self) -> None:
-        if self._live is not None:
-            self._live.__exit__(None, None, None)
-            self._live = None
+    def note(self, text: str) -> None:
+        """A line of the launcher's."""
+        console.say("note", text)
 
+    def tick(self) -> None:
+        """Tell what the runs have said since."""
+        for name, follower in self._followed.items():
+            for line in follower.news():
+                self._tell(name, line)
 
-def outcome_table(sweep: Sweep, outcomes: Sequence[CellOutcome]) -> Table:
-    """All runs of a sweep: what became of each, its time and its final rates; those not reached as well."""
-    by_cell = {id(ended.planned): ended for ended in outcomes}
-    rows = []
-    for planned in sweep.planned:
-        ended = by_cell.get(id(planned))
-        rows.append(
-            {
-                "run": planned.cell.folder.path.relative_to(sweep.folder.path).as_posix(),
-                "ended": state_text(ended.outcome.value if ended is not None else "not reached"),
-                "time": console.duration(ended.seconds) if ended is not None and ended.seconds else "–",
-                **cells(final_rates(ended.results if ended is not None else None)),
+    def _tell(self, name: str, line: Mapping[str, Any]) -> None:
+        if line["event"] == "evaluated":
+            rates = {
+                of: found["triggered"]["k"] / found["triggered"]["n"]
+                for of, found in line["sets"].items()
+                if of in RATES and found.get("triggered")
             }
-        )
+            shown = "  ".join(f"{of} {rate:.2f}" for of, rate in rates.items())
+            self._line(str(line["label"]), name, shown)
+        elif line["event"] == "warned":
+            console.warn(f"{name}: {line['message']}")
+
+    def _failure(self, planned: PlannedCell, outcome: CellOutcome) -> None:
+        from triggerctl.experiment.state import tail
+
+        assert outcome.error is not None
+        console.show_error(outcome.error)
+        lines = tail(planned.folder.log, LOG_LINES)
+        if lines:
+            console.err.print(Text(f"log       {planned.folder.log} ends:", style="dim"), soft_wrap=True)
+            for line in lines:
+                console.err.print(Text(f"          {line}", style="dim"), soft_wrap=True)
+
+    def _line(self, label: str, name: str, more: str) -> None:
+        text = Text(name)
+        if more:
+            text.append(f"  {more}", style="dim")
+        console.say(label, text)
+
+
+def outcome_table(sweep: Sweep, outcomes: Sequence[CellOutcome | None]) -> Table:
+    """All runs of a sweep: what became of each, its time and its final rates; those not reached as well."""
+    rows = [
+        {
+            "run": sweep.name(planned.cell),
+            "ended": state_text(ended.outcome.value if ended is not None else "not reached"),
+            "time": console.duration(ended.seconds) if ended is not None and ended.seconds else "–",
+            **cells(final_rates(ended.results if ended is not None else None)),
+        }
+        for planned, ended in zip(sweep.planned, outcomes, strict=True)
+    ]
     heads = {"run": "run", "ended": "ended", "time": "time", **HEADS}
     return console.fitted_table(heads, rows, words=("run", "ended"), droppable=("time", "truth", "proxy"))

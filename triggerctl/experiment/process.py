@@ -44,6 +44,13 @@ def is_alive(process: ProcessIdentity) -> bool:
     return process.start != "" and _start(process.pid) == process.start
 
 
+def available_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _namespace() -> str:
     try:
         return str(Path("/proc/self/ns/pid").readlink())

@@ -13,13 +13,19 @@ from triggerctl.training.plan import plan_run
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What was found. `memory`: a run's estimated peak in bytes, by its hash; `capacity`: how many bytes the
-    device has; `devices`: how many devices there are to share, 1 for a CPU."""
+    """What was found.
 
-    problems: tuple[Problem, ...] = ()
+    problems: why runs can't be made, by their hash.
+    memory:   a run's estimated peak in bytes, by its hash.
+    kind:     of the device: "cpu", "cuda" or "mps"; `devices` of them are there to share, each with
+              `capacity` bytes.
+    """
+
+    problems: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
     memory: Mapping[str, int] = field(default_factory=dict)
-    capacity: int = 0
+    kind: str = "cpu"
     devices: int = 1
+    capacity: int = 0
 
 
 def check_cells(jobs: Sequence[CellJob], settings: RunSettings) -> Checked:
@@ -28,17 +34,17 @@ def check_cells(jobs: Sequence[CellJob], settings: RunSettings) -> Checked:
     from triggerctl.model.memory import capacity_bytes
     from triggerctl.training.describe import ModelUse, model_use
 
-    problems: list[Problem] = []
+    problems: dict[str, tuple[Problem, ...]] = {}
     memory: dict[str, int] = {}
     known: dict[str, ModelUse] = {}
     try:
         device = resolve_device(settings.device)
     except InputError as error:
-        return Checked(problems=error.problems)
+        return Checked({job.hash: error.problems for job in jobs})
     for job in jobs:
         try:
             plan = plan_run(job.folder, job.loaded, dont_overwrite=settings.dont_overwrite)
             memory[job.hash] = model_use(plan, device, known=known).memory_bytes
         except InputError as error:
-            problems += [problem for problem in error.problems if problem not in problems]
-    return Checked(tuple(problems), memory, capacity_bytes(device), device_count(device))
+            problems[job.hash] = error.problems
+    return Checked(problems, memory, device.type, device_count(device), capacity_bytes(device))

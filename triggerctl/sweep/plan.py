@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from triggerctl.config.load import LoadedConfig, load_config
+from triggerctl.config.models import ExperimentConfig
 from triggerctl.errors import InputError, Problem
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.sweep.grid import Cell, Parameter, cells, prepare_cell
@@ -17,15 +19,29 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True, slots=True)
 class PlannedCell:
-    """A cell that was checked. `same_as` is the earlier cell with the same hash, None for most."""
+    """A cell that was checked. `loaded` is its configuration, `readable` the same with paths that are right
+    already, before the cell's folder is there; `finished`: the results that make it unnecessary to train;
+    `same_as`: the earlier cell with the same hash, None for most."""
 
     cell: Cell
     loaded: LoadedConfig
+    readable: LoadedConfig
     hash: str
     action: Action
     reason: str
     warnings: tuple[str, ...]
+    finished: Path | None = None
     same_as: Cell | None = None
+
+    @property
+    def folder(self) -> ExperimentFolder:
+        """The run's folder."""
+        return self.cell.folder
+
+    @property
+    def config(self) -> ExperimentConfig:
+        """The run's configuration."""
+        return self.loaded.config
 
     @property
     def is_to_train(self) -> bool:
@@ -84,10 +100,12 @@ def plan_sweep(
             PlannedCell(
                 cell=cell,
                 loaded=own,
+                readable=seen,
                 hash=plan.hash,
                 action=plan.action,
                 reason=plan.reason,
                 warnings=plan.warnings,
+                finished=plan.finished,
                 same_as=same_as if same_as is not cell else None,
             )
         )
@@ -102,5 +120,3 @@ def raise_problems(problems: Sequence[Problem]) -> None:
     if problems:
         first, *others = problems
         raise InputError(first.what, where=first.where, why=first.why, mend=first.mend, also=tuple(others))
-
-

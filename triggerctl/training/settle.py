@@ -7,14 +7,29 @@ import contextlib
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
+from triggerctl.config.models import ExperimentConfig
 from triggerctl.errors import BusyError
 from triggerctl.experiment.claim import claim
+from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.experiment.state import read_state, write_state
-from triggerctl.training.plan import RunPlan
 
 
-def settle(plan: RunPlan, results: Path) -> None:
+class Planned(Protocol):
+    """What settling needs to know of a run that was planned. `finished`: its finished results, if any."""
+
+    @property
+    def folder(self) -> ExperimentFolder: ...
+    @property
+    def hash(self) -> str: ...
+    @property
+    def config(self) -> ExperimentConfig: ...
+    @property
+    def finished(self) -> Path | None: ...
+
+
+def settle(plan: Planned, results: Path) -> None:
     """Make the folder say that this run is done, `results` being its finished results. Only for who holds the
     claim."""
     drop_checkpoints(plan, results)
@@ -24,7 +39,7 @@ def settle(plan: RunPlan, results: Path) -> None:
         write_state(plan.folder.state, state.model_copy(update=done))
 
 
-def settle_skipped(plan: RunPlan) -> None:
+def settle_skipped(plan: Planned) -> None:
     """Settle a run that is skipped as finished, unless another process works in its folder."""
     if plan.finished is None or not plan.folder.checkpoint(plan.hash).is_dir():
         return
@@ -32,7 +47,7 @@ def settle_skipped(plan: RunPlan) -> None:
         settle(plan, plan.finished)
 
 
-def drop_checkpoints(plan: RunPlan, results: Path) -> None:
+def drop_checkpoints(plan: Planned, results: Path) -> None:
     """Remove the run's checkpoints, or keep them with its results where that is asked for; another
     configuration's are not touched."""
     own = plan.folder.checkpoint(plan.hash)

@@ -21,14 +21,17 @@ class Launcher(Protocol):
     def __exit__(self, *error: object) -> None:
         """End every process that was started here, and wait for it."""
 
-    def check(self, jobs: Sequence[CellJob], settings: RunSettings) -> Checked:
-        """Whether the cells' models can be used as asked, and what memory each will need."""
+    def check(self, jobs: Sequence[CellJob], settings: RunSettings, *, stop: threading.Event) -> Checked:
+        """Whether the cells' models can be used as asked, and what memory each will need.
+
+        Raises InterruptedRunError once `stop` is set."""
 
     def launch(
         self,
         jobs: Sequence[CellJob],
         settings: RunSettings,
         *,
+        began: Callable[[CellJob], None],
         ended: Callable[[CellOutcome], None],
         note: Callable[[str], None],
         tick: Callable[[], None],
@@ -36,6 +39,7 @@ class Launcher(Protocol):
     ) -> None:
         """Have the cells trained; returns when nothing is left to wait for.
 
+        began: called when a cell is given to a worker; again if it is given to another.
         ended: called once for each cell that was dealt with, in any order.
         note:  a line for the user.
         tick:  called a few times a second while waiting.

@@ -8,52 +8,283 @@ import os
 import signal
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 
-from triggerctl.errors import RunError
-from triggerctl.experiment.claim import holder_of, is_held
+from triggerctl.errors import InterruptedRunError, RunError
+from triggerctl.experiment.claim import holder_of
+from triggerctl.experiment.layout import ExperimentFolder
+from triggerctl.experiment.process import available_cores
+from triggerctl.experiment.state import tail
 from triggerctl.sweep.cell import CellJob, CellOutcome, Outcome, RunSettings
 from triggerctl.sweep.check import Checked
 from triggerctl.sweep.launchers.worker import Check, Order, Stop, Train, work
 
 TICK_SECONDS = 0.25
-BUSY_SECONDS = 1.0
-"""Between two looks at a run that another process has claimed."""
+LOOK_SECONDS = 1.0
+"""Between two looks at the claim on a run that another process is at."""
+TRY_SECONDS = 30.0
+"""After this long such a run is tried whatever its claim looks like from here: hosts' clocks may differ."""
 DEATHS = 3
 """How often a run may take its worker with it before it counts as failed."""
 MEMORY_SHARE = 0.8
 """Of the device's memory, what runs side by side may need by their estimates."""
 
 
-class LocalLauncher:
-    """`jobs`: how many runs at once, None for as many as cores, memory and GPUs bear."""
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How the machine is shared: `jobs` runs at once, each with `threads` CPU threads; `pins`: for each
+    worker what CUDA_VISIBLE_DEVICES is to be, None where it stays."""
 
-    def __init__(self, jobs: int | None = None) -> None:
+    jobs: int
+    threads: int | None
+    pins: tuple[str | None, ...]
+
+
+def share_out(asked: int | None, checked: Checked, settings: RunSettings, *, cells: int) -> Room:
+    """By rule, from what does not change while a sweep goes on: the cells of its grid, cores, devices and
+    their whole memory. So a sweep that is taken up again trains its runs with as many threads as before.
+
+    asked: runs at once as the user wants it, None for as many as there are cores (or GPUs) and room for."""
+    cores = available_cores()
+    if checked.kind == "cuda":
+        most = max(1, checked.devices // settings.gpus_per_run)
+        jobs = asked or min(most, cells)
+        pins = tuple(_pin(place % most, settings.gpus_per_run) for place in range(jobs))
+        return Room(max(1, jobs), settings.threads, pins if checked.devices > 1 else (None,) * jobs)
+    jobs = asked or min(cores // settings.gpus_per_run, cells)
+    needed = max(checked.memory.values(), default=0) * settings.gpus_per_run
+    if asked is None and needed:
+        jobs = min(jobs, int(MEMORY_SHARE * checked.capacity // needed))
+    jobs = max(1, jobs)
+    threads = settings.threads or max(1, cores // (jobs * settings.gpus_per_run))
+    return Room(jobs, threads, (None,) * jobs)
+
+
+def _pin(place: int, width: int) -> str:
+    """The devices of one worker, by their names in CUDA_VISIBLE_DEVICES where that is set already."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = given.split(",") if given else None
+    indices = range(place * width, (place + 1) * width)
+    return ",".join(names[i] if names and i < len(names) else str(i) for i in indices)
+
+
+class LocalLauncher:
+    """`jobs`: how many runs at once, None for as many as the machine bears; `cells`: of the sweep's whole
+    grid."""
+
+    def __init__(self, jobs: int | None, *, cells: int) -> None:
         self._asked = jobs
+        self._cells = cells
+        self._checked = Checked()
         self._workers: list[_Worker] = []
-        self._checked: Checked | None = None
 
     def __enter__(self) -> LocalLauncher:
         return self
 
     def __exit__(self, *error: object) -> None:
+        at_once = isinstance(error[1], KeyboardInterrupt)  # a second Ctrl-C does not wait for checkpoints
         for worker in self._workers:
             worker.close()
+            if at_once:
+                worker.process.kill()
         for worker in self._workers:
             worker.process.join()
 
-    def check(self, jobs: Sequence[CellJob], settings: RunSettings) -> Checked:
+    def check(self, jobs: Sequence[CellJob], settings: RunSettings, *, stop: threading.Event) -> Checked:
         """By the first worker, which has to load what that takes anyway.
 
-        Raises RunError where the worker dies of it."""
-        worker = self._started(0, 1, settings)
+        Raises RunError where it dies of it, InterruptedRunError once `stop` is set."""
+        worker = self._begin({})
         worker.send(Check(tuple(jobs), settings))
+        while not wait([worker.connection], TICK_SECONDS):
+            if stop.is_set():
+                raise InterruptedRunError("stopped before any run began")
         answer = worker.receive()
         if not isinstance(answer, Checked):
             raise RunError("the process that checks the runs died", why=worker.death())
         self._checked = answer
+        if answer.devices > 1:
+            self._end(worker)  # it sees all of the devices, and is to see its own only
         return answer
+
+    def launch(
+        self,
+        jobs: Sequence[CellJob],
+        settings: RunSettings,
+        *,
+        began: Callable[[CellJob], None],
+        ended: Callable[[CellOutcome], None],
+        note: Callable[[str], None],
+        tick: Callable[[], None],
+        stop: threading.Event,
+    ) -> None:
+        """Have the cells trained by as many workers as `share_out` says, until none is left that is not done
+        or being done. A run that another process is at is waited for."""
+        room = share_out(self._asked, self._checked, settings, cells=self._cells)
+        settings = replace(settings, threads=room.threads)
+        queue = deque(jobs)
+        waiting = _Waiting()
+        deaths: Counter[ExperimentFolder] = Counter()
+        told = False
+        while queue or waiting or any(worker.job for worker in self._workers):
+            if stop.is_set() and not told:
+                queue.clear()
+                waiting.clear()
+                for worker in self._workers:
+                    worker.send(Stop())
+                told = True
+            queue.extend(waiting.ready())
+            while queue and (idle := self._idle(room)) is not None:
+                job = queue.popleft()
+                idle.train(job, settings)
+                began(job)
+            for worker in self._heard():
+                given, answer = worker.job, worker.receive()
+                worker.job = None
+                if not isinstance(answer, CellOutcome):
+                    self._end(worker)
+                if given is None:
+                    continue
+                if isinstance(answer, CellOutcome):
+                    if answer.outcome is not Outcome.BUSY or stop.is_set():
+                        ended(answer)
+                    elif waiting.add(given):
+                        note(f"waiting: {answer.reason}")
+                    continue
+                deaths[given.folder] += 1
+                if stop.is_set():
+                    ended(CellOutcome(given.folder, Outcome.INTERRUPTED, worker.death()))
+                elif deaths[given.folder] < DEATHS:
+                    note(f"{worker.death()}: {given.folder.path} goes on from its last checkpoint")
+                    queue.appendleft(given)
+                else:
+                    ended(_died(given, worker.death()))
+            tick()
+
+    def _idle(self, room: Room) -> _Worker | None:
+        """A worker with nothing to do, begun now where there is room for one more."""
+        for worker in self._workers:
+            if worker.job is None:
+                return worker
+        if len(self._workers) >= room.jobs:
+            return None
+        taken = {worker.pin for worker in self._workers}
+        pin = next((pin for pin in room.pins if pin not in taken), room.pins[0])
+        return self._begin({} if pin is None else {"CUDA_VISIBLE_DEVICES": pin})
+
+    def _begin(self, environment: Mapping[str, str]) -> _Worker:
+        worker = _Worker(environment)
+        self._workers.append(worker)
+        return worker
+
+    def _end(self, worker: _Worker) -> None:
+        self._workers.remove(worker)
+        worker.close()
+        worker.process.join()
+
+    def _heard(self) -> list[_Worker]:
+        """The workers that have answered or died, after a moment of listening."""
+        by_connection = {worker.connection: worker for worker in self._workers}
+        if not by_connection:
+            time.sleep(TICK_SECONDS)
+            return []
+        return [by_connection[ready] for ready in wait(list(by_connection), TICK_SECONDS)]  # type: ignore[index]
+
+
+class _Worker:
+    """A process and the connection to it. `job`: the run it is at."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process: SpawnProcess = context.Process(target=work, args=(theirs, dict(environment)))
+        self.job: CellJob | None = None
+        self.pin = environment.get("CUDA_VISIBLE_DEVICES")
+        self.process.start()
+        theirs.close()
+
+    def train(self, job: CellJob, settings: RunSettings) -> None:
+        self.job = job
+        self.send(Train(job, settings))
+
+    def send(self, order: Order) -> None:
+        """Where the worker is dead, its closed connection is noticed when it is listened to."""
+        try:
+            self.connection.send(order)
+        except OSError:
+            return
+
+    def receive(self) -> Checked | CellOutcome | None:
+        """Its answer, None where it died without one."""
+        try:
+            answer: Checked | CellOutcome = self.connection.recv()
+        except (EOFError, OSError):
+            return None
+        return answer
+
+    def close(self) -> None:
+        """Let it end: it stops what it is at, with a checkpoint."""
+        self.connection.close()
+
+    def death(self) -> str:
+        """How it died, for the user."""
+        self.process.join(1.0)
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            hint = " (often the system, for want of memory)" if name == "SIGKILL" else ""
+            return f"a worker process was ended by {name}{hint}"
+        return f"a worker process ended with code {code}"
+
+
+class _Waiting:
+    """Runs that other processes are at."""
+
+    def __init__(self) -> None:
+        self._runs: dict[ExperimentFolder, tuple[CellJob, float]] = {}
+        self._told: set[ExperimentFolder] = set()
+        self._looked = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self._runs)
+
+    def add(self, job: CellJob) -> bool:
+        """Wait for a run; returns whether it is the first time."""
+        self._runs[job.folder] = job, time.monotonic()
+        is_first = job.folder not in self._told
+        self._told.add(job.folder)
+        return is_first
+
+    def ready(self) -> list[CellJob]:
+        """The runs that are worth another try."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return []
+        self._looked = now
+        free = [job for job, since in self._runs.values() if now - since > TRY_SECONDS or _is_free(job)]
+        for job in free:
+            del self._runs[job.folder]
+        return free
+
+    def clear(self) -> None:
+        self._runs.clear()
+
+
+def _is_free(job: CellJob) -> bool:
+    holder = holder_of(job.folder.path)
+    return holder is None or holder.is_stale(time.time())
+
+
+def _died(job: CellJob, how: str) -> CellOutcome:
+    said = tail(job.folder.log, 1)
+    error = RunError(
+        f"{how}, {DEATHS} times at this run",
+        where=str(job.folder.path),
+        why=f"its log ends: {said[0]}" if said else None,
+        mend="a smaller per_device_train_batch_size, or fewer --jobs; the same command goes on",
+    )
+    return CellOutcome(job.folder, Outcome.FAILED, str(error), error=error)

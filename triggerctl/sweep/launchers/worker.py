@@ -77,9 +77,7 @@ def _hear_signals(stop: threading.Event) -> None:
             signal.signal(getattr(signal, name), asked)
 
 
-def _listen(
-    orders: Connection, inbox: queue.Queue[Check | Train | None], stop: threading.Event
-) -> None:
+def _listen(orders: Connection, inbox: queue.Queue[Check | Train | None], stop: threading.Event) -> None:
     while True:
         try:
             order: Order = orders.recv()

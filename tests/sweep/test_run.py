@@ -1,4 +1,4 @@
-"""A sweep in one process, on real small runs. Run: pytest tests/sweep/test_sequential.py"""
+"""A sweep by worker processes, on real small runs. Run: pytest tests/sweep/test_run.py"""
 
 from __future__ import annotations
 
@@ -71,7 +71,8 @@ def test_the_same_command_does_what_is_missing_and_keeps_a_record(
     (record,) = (experiment / "sweeps").glob("*.json")
     told = json.loads(record.read_text(encoding="utf-8"))
     assert told["command"] == ["triggerctl", *LINE.split()]
-    assert told["grid"] == {"seeds": [1, 2], "strategies": ["naive", "kl_divergence"]}
+    grid = {"seeds": [1, 2], "strategies": ["naive", "kl_divergence"], "parameters": {}}
+    assert told["grid"] == grid
     assert sorted(cell["folder"] for cell in told["cells"]) == CELLS
     assert {cell["outcome"] for cell in told["cells"]} == {"done"}
     assert {cell["hash"] for cell in told["cells"]} == {row["hash"] for row in planned}
@@ -140,7 +141,7 @@ def test_a_sweep_goes_on_past_a_run_that_fails_unless_told_not_to(
     """A results path that is a file makes the first run fail once it starts."""
     (experiment / "seed_1").mkdir()
     (experiment / "seed_1" / "results").write_text("in the way", encoding="utf-8")
-    line = ["sweep", "exp", "--seeds", "1", "2", "--threads", "1", *(["--fail-fast"] if fail_fast else [])]
+    line = ["sweep", "exp", "--seeds", "1", "2", "--jobs", "1", *(["--fail-fast"] if fail_fast else [])]
     assert main(line) == 1
     said = capsys.readouterr()
     assert "error" in said.err
@@ -154,7 +155,7 @@ def test_ctrl_c_ends_the_sweep_with_130_and_the_run_can_go_on(
     make_experiment: MakeExperiment, tmp_path: Path
 ) -> None:
     folder = make_experiment("long", finetune={"epochs": 400, "max_to_eval": 2})
-    command = [sys.executable, "-m", "triggerctl", "sweep", "long", "--seeds", "1", "2", "--threads", "1"]
+    command = [sys.executable, "-m", "triggerctl", "sweep", "long", "--seeds", "1", "2", "--jobs", "1"]
     environment = {**os.environ, "TRIGGERCTL_ROOT": str(folder.parent)}
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -1,0 +1,59 @@
+"""What a run tells while another process trains it: read from its folder, so that it works wherever the run
+is trained, as long as the folder can be seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from triggerctl.errors import InputError
+from triggerctl.experiment.layout import ExperimentFolder
+from triggerctl.experiment.state import RunState, read_state
+
+
+class Follower:
+    """Follows one run from now on."""
+
+    def __init__(self, folder: ExperimentFolder, run_hash: str) -> None:
+        self._folder = folder
+        self._hash = run_hash
+        self._metrics: Path | None = self._metrics_now()
+        self._read = _size(self._metrics)
+
+    def news(self) -> list[Mapping[str, Any]]:
+        """The lines that its metrics.jsonl has gained since the last call: each says its `event`."""
+        metrics = self._metrics_now()
+        if metrics != self._metrics:
+            self._metrics, self._read = metrics, 0
+        size = _size(metrics)
+        if metrics is None or size <= self._read:
+            # A run that goes on from a checkpoint cuts the file back to where it stood then.
+            self._read = size
+            return []
+        with metrics.open("rb") as file:
+            file.seek(self._read)
+            gained = file.read(size - self._read)
+        whole = gained[: gained.rfind(b"\n") + 1]
+        self._read += len(whole)
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def _metrics_now(self) -> Path | None:
+        state = self._state()
+        if state is None or state.hash != self._hash or state.results is None:
+            return None
+        return self._folder.results / state.results / "metrics.jsonl"
+
+    def _state(self) -> RunState | None:
+        try:
+            return read_state(self._folder.state)
+        except InputError:
+            return None
+
+
+def _size(path: Path | None) -> int:
+    try:
+        return path.stat().st_size if path is not None else 0
+    except OSError:
+        return 0
