@@ -59,7 +59,7 @@ class SweepScreen:
         elif was_trained:
             self._line(outcome.outcome.value, name, console.duration(outcome.seconds))
         else:
-            self._line(outcome.outcome.value, name, "" if outcome.results is not None else outcome.reason)
+            self._line(outcome.outcome.value, name, outcome.reason)
 
     def note(self, text: str) -> None:
         """A line of the launcher's."""
