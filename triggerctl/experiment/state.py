@@ -124,12 +124,19 @@ def run_status(folder: Path) -> tuple[RunState, ShownStatus]:
     state = read_state(folder / "state.json")
     if state is None:
         return RunState(), "pending"
-    holder = holder_of(folder) if state.status == "running" else None
+    return state, shown_status(folder, state)
+
+
+def shown_status(folder: Path, state: RunState) -> ShownStatus:
+    """What to show for the state of a run folder; its claim is looked at for a run that says it is running."""
+    if state.status != "running":
+        return state.status
+    holder = holder_of(folder)
     sign = datetime.fromtimestamp(holder.heartbeat, UTC) if holder else None
     shown = effective_status(state, now=datetime.now(UTC), lock_heartbeat=sign)
     if shown == "stale" and state.results and (folder / "results" / state.results / "results.json").is_file():
-        return state, "done"
-    return state, shown
+        return "done"
+    return shown
 
 
 def tail(path: Path, lines: int, *, at_most: int = 65536) -> list[str]:
