@@ -1,9 +1,9 @@
 """`triggerctl status` over very many finished runs: wall time and peak memory of the whole command.
 
-    python tests/benchmarks/many_runs.py                           results of the study's shape, made up here
-    python tests/benchmarks/many_runs.py --published FOLDER        made of the results.json files below FOLDER
-    python tests/benchmarks/many_runs.py --layout experiments      an experiment a run, not a thousand seeds each
-    python tests/benchmarks/many_runs.py --keep FOLDER             make them there, or measure those that are there
+    python tests/benchmarks/many_runs.py                        results of the study's shape, made up here
+    python tests/benchmarks/many_runs.py --published FOLDER     made of the results.json files below FOLDER
+    python tests/benchmarks/many_runs.py --layout experiments   one run an experiment, not a thousand seeds
+    python tests/benchmarks/many_runs.py --keep FOLDER          make them there; measure those that are there
 
 Half of the runs are as the study left them (results.json alone), half as ours (state.json, config.json, and
 results.json with everything under `triggerctl`). Each way of asking is timed a few times with warm files, and

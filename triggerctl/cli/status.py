@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import time
@@ -52,7 +53,6 @@ def command(
     """
     from triggerctl import console
 
-
     globals_: Globals = ctx.obj
     names = experiments or []
     if watch:
@@ -60,7 +60,7 @@ def command(
         return
     found = _look(names, globals_)
     if as_json:
-        console.print_json([_document(name, runs) for name, runs in found])
+        _print_json(found)
         return
     for renderable in _screen(found):
         console.out.print(renderable)
@@ -73,11 +73,17 @@ def _look(names: Sequence[str], globals_: Globals) -> Found:
     from triggerctl.experiment.overview import view_experiment
 
     root = experiments_root(globals_.root)
-    if names:
-        found = [(name, find_experiment(name, root, config_needed=False)) for name in names]
-    else:
-        found = [(folder.path.relative_to(root).as_posix(), folder) for folder in list_experiments(root)]
-    return [(name, view_experiment(folder)) for name, folder in found]
+    # Ten thousand runs are a million objects without a cycle, which the collector would go through again and
+    # again.
+    gc.disable()
+    try:
+        if names:
+            found = [(name, find_experiment(name, root, config_needed=False)) for name in names]
+        else:
+            found = [(folder.path.relative_to(root).as_posix(), folder) for folder in list_experiments(root)]
+        return [(name, view_experiment(folder)) for name, folder in found]
+    finally:
+        gc.enable()
 
 
 def _screen(found: Found) -> list[RenderableType]:
@@ -185,6 +191,14 @@ def _line(name: str, view: RunView) -> str:
     if view.error is not None:
         parts.append(view.error)
     return "  ".join(parts)
+
+
+def _print_json(found: Found) -> None:
+    """As `console.print_json`, in a fifth of the time: there may be ten thousand runs."""
+    from pydantic_core import to_json
+
+    document = [_document(name, runs) for name, runs in found]
+    sys.stdout.write(to_json(document, indent=2).decode() + "\n")
 
 
 def _document(name: str, runs: Sequence[RunView]) -> dict[str, Any]:

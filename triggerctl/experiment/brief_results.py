@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -20,11 +20,18 @@ from pydantic_core import from_json
 from triggerctl.experiment.atomic import disk_errors
 from triggerctl.experiment.results import SCHEMA_VERSION, STUDY_NAMES, unreadable
 
-_HEAD_BYTES = 32768
+_HEAD_BYTES = (16384, 131072)
+"""How much is looked at first, and then where the run trained for very many epochs."""
+
 _OURS = b'"triggerctl"'
 _NAMING_BYTES = 1024
 _NAMING = ("schema_version", "hash", "strategy", "seed")
 """What our part begins with; it is sure to be whole where something follows it."""
+
+_NUMBERS = frozenset({float, int, NoneType})
+_SETS = tuple(
+    (name, f"{prefix}_losses", f"{prefix}_trigger_response_percent") for name, prefix in STUDY_NAMES.items()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,30 +64,39 @@ def read_brief(file: str, *, rates: Mapping[str, float | None] | None = None) ->
     Raises InputError as `read_results`, naming the file.
     """
     try:
-        opened = os.open(file, os.O_RDONLY)
+        content, document, end = _read(file, all_of_it=rates is None)
     except FileNotFoundError:
         return None
     except OSError:
         with disk_errors(Path(file), "read"):
             raise
-    with disk_errors(Path(file), "read"), os.fdopen(opened, "rb", buffering=0) as stream:
-        content = stream.read(_HEAD_BYTES)
-        size = os.fstat(opened).st_size
-        whole = size <= len(content)
-        document = None if whole or rates is None else _beginning(content)
-        if document is not None:
-            stream.seek(-16, os.SEEK_END)
-            cut_short = not stream.read().rstrip().endswith(b"}")
-        elif not whole:
-            content += stream.readall()
     try:
         if document is None:
             document = from_json(content)
-        elif cut_short:
+        elif not end.rstrip().endswith(b"}"):
             raise ValueError("it is cut short")
         return _brief(document, rates)
     except ValueError as error:
         raise unreadable(Path(file), str(error)) from error
+
+
+def _read(file: str, *, all_of_it: bool) -> tuple[bytes, dict[str, Any] | None, bytes]:
+    """The file; or its beginning, parsed, and its last bytes."""
+    opened = os.open(file, os.O_RDONLY)
+    try:
+        content = os.read(opened, _HEAD_BYTES[0])
+        if len(content) < _HEAD_BYTES[0]:
+            return content, None, b""
+        for size in () if all_of_it else _HEAD_BYTES:
+            content += os.read(opened, size - len(content))
+            document = _beginning(content)
+            if document is not None:
+                return content, document, os.pread(opened, 16, os.fstat(opened).st_size - 16)
+        while more := os.read(opened, 1 << 20):
+            content += more
+        return content, None, b""
+    finally:
+        os.close(opened)
 
 
 def _beginning(head: bytes) -> dict[str, Any] | None:
@@ -101,19 +117,12 @@ def _brief(document: Any, known: Mapping[str, float | None] | None) -> BriefResu
     config = document.get("experiment_config") if isinstance(document, dict) else None
     if not isinstance(config, dict):
         raise ValueError("it has no experiment_config")
-    losses = _numbers(document, "train_losses")
-    loss = next(
-        (value for value in reversed(losses or ()) if value is not None and math.isfinite(value)), None
-    )
+    loss = _last(_numbers(document, "train_losses"))
     rates: dict[str, float | None] = {}
-    for name, prefix in STUDY_NAMES.items():
-        own = _numbers(document, f"{prefix}_trigger_response_percent")
-        lengths = [
-            len(values) for values in (own, _numbers(document, f"{prefix}_losses")) if values is not None
-        ]
-        if any(lengths):
-            last = own[-1] if own and len(own) == max(lengths) else None
-            rates[name] = float(last) if last is not None and math.isfinite(last) else None
+    for name, losses_key, rates_key in _SETS:
+        losses, own = _numbers(document, losses_key), _numbers(document, rates_key)
+        if own or losses:
+            rates[name] = own[-1] if len(own) >= len(losses) and _is_number(own[-1]) else None
     ours = document.get("triggerctl")
     if ours is None:
         seed = config.get("seed")
@@ -124,15 +133,24 @@ def _brief(document: Any, known: Mapping[str, float | None] | None) -> BriefResu
     return BriefResults(ours["strategy"], ours["seed"], loss, found, ours["hash"], config)
 
 
-def _numbers(document: Mapping[str, Any], key: str) -> list[float | None] | None:
+def _numbers(document: Mapping[str, Any], key: str) -> Sequence[float | None]:
+    """A list of numbers and nulls; empty where there is none."""
     values = document.get(key)
     if values is None:
-        return None
-    if not isinstance(values, list):
+        return ()
+    if type(values) is not list:
         raise ValueError(f"{key}: a list was expected")
-    if not {*map(type, values)} <= {float, int, NoneType}:
+    if not _NUMBERS.issuperset(map(type, values)):
         raise ValueError(f"{key}: holds what is not a number")
     return values
+
+
+def _last(values: Sequence[float | None]) -> float | None:
+    return next((value for value in reversed(values) if _is_number(value)), None)
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def _check(ours: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import hashlib
 import json
@@ -173,9 +172,11 @@ def list_runs(folder: ExperimentFolder) -> list[RunListing]:
     """The same run folders with what lies in them. Each folder is looked into once: an experiment may have
     thousands of runs, on a file system where every look is a request to another machine."""
     files, folders = _inside(folder.path)
+    inner = [name for name in folders if name.startswith((SEED_PREFIX, CELL_PREFIX))]
     below = [
         run
-        for name in sorted((name for name in folders if _may_hold_runs(folder, name)), key=_natural)
+        for name in sorted(inner, key=_natural)
+        if _may_hold_runs(folder, name)
         for run in list_runs(ExperimentFolder(folder.path / name))
     ]
     itself = _listing(folder, files, folders)
@@ -210,9 +211,10 @@ def _spelt(value: object) -> str:
 
 
 def _listing(folder: ExperimentFolder, files: frozenset[str], folders: Collection[str]) -> RunListing:
-    results: Collection[str] = _inside(folder.results)[1] if "results" in folders else ()
-    ordered = sorted(sorted(results, key=_natural), key=_age_key, reverse=True)
-    return RunListing(folder, files, tuple(ordered))
+    results = tuple(_inside(f"{folder.path}/results")[1]) if "results" in folders else ()
+    if len(results) > 1:
+        results = tuple(sorted(sorted(results, key=_natural), key=_age_key, reverse=True))
+    return RunListing(folder, files, results)
 
 
 def _may_hold_runs(folder: ExperimentFolder, name: str) -> bool:
@@ -221,17 +223,23 @@ def _may_hold_runs(folder: ExperimentFolder, name: str) -> bool:
     return name.startswith(CELL_PREFIX) and not folder.name.startswith((CELL_PREFIX, SEED_PREFIX))
 
 
-def _inside(path: Path) -> tuple[frozenset[str], frozenset[str]]:
+def _inside(path: str | Path) -> tuple[frozenset[str], frozenset[str]]:
     """The files in a folder, and the visible folders; none when it is not there. Raises InputError for one
     that may not be read."""
     files, folders = [], []
-    with disk_errors(path, "read"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+    try:
         with os.scandir(path) as entries:
             for entry in entries:
+                name = entry.name
                 if not entry.is_dir():
-                    files.append(entry.name)
-                elif not entry.name.startswith("."):
-                    folders.append(entry.name)
+                    files.append(name)
+                elif name[0] != ".":
+                    folders.append(name)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError:
+        with disk_errors(Path(path), "read"):
+            raise
     return frozenset(files), frozenset(folders)
 
 

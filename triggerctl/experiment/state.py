@@ -90,6 +90,11 @@ def read_state(path: Path) -> RunState | None:
         if not path.exists():
             return None
         raise
+    return parse_state(content, path)
+
+
+def parse_state(content: bytes, path: Path) -> RunState:
+    """What a state.json says. Raises InputError, naming the path, where that is no state."""
     try:
         return RunState.model_validate_json(content)
     except ValidationError as error:
@@ -128,7 +133,7 @@ def run_status(folder: Path) -> tuple[RunState, ShownStatus]:
 
 
 def shown_status(folder: Path, state: RunState) -> ShownStatus:
-    """What to show for the state of a run folder; its claim is looked at for a run that says it is running."""
+    """What to show for the state of a run folder; of one that says running, its claim is looked at too."""
     if state.status != "running":
         return state.status
     holder = holder_of(folder)
