@@ -16,7 +16,9 @@ from triggerctl.experiment.layout import CELL_PREFIX
 from triggerctl.experiment.overview import RunView, time_left
 
 MOST_ROWS = 200
-"""A longer table helps nobody, and takes seconds to lay out; --json has every run."""
+NEWEST_ROWS = 50
+"""A longer table helps nobody, and takes seconds to lay out. One that is cut shows so many of the runs that
+neither run nor failed; --json has every run."""
 
 MOST_FAILURES = 20
 
@@ -24,13 +26,13 @@ _FIRST = {"running": 0, "busy": 0, "failed": 1, "stale": 1, "interrupted": 1, "p
 """Who is shown where there is no room for all; all other words come in between."""
 
 
-def runs_table(views: Sequence[RunView], *, margin: int = 2) -> RenderableType:
+def runs_table(views: Sequence[RunView], *, margin: int = 2, full_names: bool = False) -> RenderableType:
     """A row for each run. On a narrow screen, of which `margin` columns are taken, columns are left out; the
-    time that is left is a column where something runs."""
+    time that is left is a column where something runs. `full_names`: with the experiments'."""
     left = any(view.seconds_left is not None for view in views)
     rows = [
         {
-            "run": view.name,
+            "run": view.full_name if full_names else view.name,
             "strategy": view.strategy or "–",
             "seed": "–" if view.seed is None else str(view.seed),
             "state": state_text(view.state),
@@ -69,13 +71,18 @@ def summary(views: Sequence[RunView]) -> Text:
     return line
 
 
-def pick(views: Sequence[RunView], rows: int) -> tuple[list[RunView], list[RunView]]:
+def pick(
+    views: Sequence[RunView], rows: int, *, newest: int | None = None
+) -> tuple[list[RunView], list[RunView]]:
     """Which runs to show where there is room for so many rows, and which not. Where not all fit, those that
-    run come first, then those that failed, then the newest of the others, pending ones last."""
+    run come first, then those that failed, then the newest of the others (at most so many), pending ones
+    last."""
     if len(views) <= rows:
         return list(views), []
     newest_first = sorted(views, key=lambda view: view.newest or "", reverse=True)
     ordered = sorted(newest_first, key=lambda view: _FIRST.get(view.state, 2))
+    if newest is not None:
+        rows = min(rows, newest + sum(_FIRST.get(view.state, 2) < 2 for view in views))
     return ordered[:rows], ordered[rows:]
 
 
@@ -84,30 +91,34 @@ def not_shown(rest: Sequence[RunView]) -> Text:
     return Text(f"… {counted(rest)}", style="dim")
 
 
-def failures(views: Sequence[RunView], *, most: int = MOST_FAILURES) -> list[RenderableType]:
+def failures(
+    views: Sequence[RunView], *, most: int = MOST_FAILURES, full_names: bool = False
+) -> list[RenderableType]:
     """Why runs failed, in their own words; of very many the first, and how many more."""
     failed = [view for view in views if view.error is not None or view.log]
     lines: list[RenderableType] = []
     for view in failed[:most]:
-        lines += [Text(), _why(view)]
+        lines += [Text(), _why(view, full_names)]
         lines += [Text(f"  {line}", style="dim") for line in view.log]
     if failed[most:]:
         lines += [Text(), Text(f"… {len(failed) - most} more failed", style="dim")]
     return [console.indented(line) for line in lines]
 
 
-def live_runs(views: Sequence[RunView], *, title: RenderableType | None = None) -> RenderableType:
+def live_runs(
+    views: Sequence[RunView], *, title: RenderableType | None = None, full_names: bool = False
+) -> RenderableType:
     """All runs for a live view: table, failures in a line each, and the summary, never higher than the
     screen."""
 
     def of_height(rows: int) -> RenderableType:
         shown, rest = pick(views, rows)
         parts: list[RenderableType] = [] if title is None else [title]
-        parts += [console.indented(runs_table(shown))] if shown else []
+        parts += [console.indented(runs_table(shown, full_names=full_names))] if shown else []
         parts += [console.indented(not_shown(rest))] if rest else []
         failed = [view for view in shown if view.error is not None]
         for view in failed[: max(1, rows // 5)]:
-            line = _why(view)
+            line = _why(view, full_names)
             line.no_wrap, line.overflow = True, "ellipsis"
             parts.append(console.indented(line))
         return Group(*parts, Text(), summary(views))
@@ -146,5 +157,6 @@ def epochs(view: RunView) -> str:
     return f"{view.epoch:.3g}" + (f"/{view.epochs:g}" if view.epochs is not None else "")
 
 
-def _why(view: RunView) -> Text:
-    return Text.assemble((view.name, "bold"), f"  {view.error or 'its process is gone; the last it said:'}")
+def _why(view: RunView, full_names: bool) -> Text:
+    name = view.full_name if full_names else view.name
+    return Text.assemble((name, "bold"), f"  {view.error or 'its process is gone; the last it said:'}")

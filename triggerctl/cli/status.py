@@ -80,8 +80,9 @@ def _look(names: Sequence[str], globals_: Globals) -> Found:
         if names:
             found = [(name, find_experiment(name, root, config_needed=False)) for name in names]
         else:
-            found = [(folder.path.relative_to(root).as_posix(), folder) for folder in list_experiments(root)]
-        return [(name, view_experiment(folder)) for name, folder in found]
+            depth = len(root.parts)
+            found = [("/".join(folder.path.parts[depth:]), folder) for folder in list_experiments(root)]
+        return [(name, view_experiment(folder, name)) for name, folder in found]
     finally:
         gc.enable()
 
@@ -91,33 +92,34 @@ def _screen(found: Found) -> list[RenderableType]:
     from rich.text import Text
 
     from triggerctl import console
-    from triggerctl.cli.runs_table import MOST_ROWS, failures, not_shown, pick, runs_table, summary
+    from triggerctl.cli.runs_table import (
+        MOST_ROWS,
+        NEWEST_ROWS,
+        failures,
+        not_shown,
+        pick,
+        runs_table,
+        summary,
+    )
 
     if not found:
         return [Text("no experiments here yet")]
     together = len(found) > MOST_TABLES
-    groups = [(f"{len(found)} experiments", _together(found))] if together else found
-    shown, rest = pick([view for _, runs in groups for view in runs], MOST_ROWS)
+    every = [view for _, runs in found for view in runs]
+    shown, rest = pick(every, MOST_ROWS, newest=NEWEST_ROWS)
     parts: list[RenderableType] = []
-    for name, runs in groups:
-        seen = {id(view) for view in runs}
-        rows = [view for view in shown if id(view) in seen]
+    for name, runs in [(f"{len(found)} experiments", every)] if together else found:
         title = Text(name, style="bold")
         title.append("  ").append(summary(runs).plain, style="not bold dim")
         parts += [Text(), title] if parts else [title]
-        parts += [console.indented(runs_table(rows)), *failures(rows)] if rows else []
+        own = {id(view) for view in runs}
+        rows = [view for view in shown if id(view) in own]
+        if rows:
+            parts.append(console.indented(runs_table(rows, full_names=together)))
+            parts += failures(rows, full_names=together)
     if rest:
         parts += [Text(), not_shown(rest).append("; --json has every run")]
     return parts
-
-
-def _together(found: Found) -> list[RunView]:
-    """The runs of all experiments, each named by both."""
-    return [
-        replace(view, name=name if view.name == name.rpartition("/")[2] else f"{name}/{view.name}")
-        for name, runs in found
-        for view in runs
-    ]
 
 
 def _watch(names: Sequence[str], globals_: Globals, *, as_json: bool) -> None:
@@ -131,8 +133,8 @@ def _watch(names: Sequence[str], globals_: Globals, *, as_json: bool) -> None:
         with Live(console=console.out, auto_refresh=False) as live:
             while True:
                 found = _look(names, globals_)
-                views = found[0][1] if len(found) == 1 else _together(found)
-                live.update(live_runs(views, title=_title(found)), refresh=True)
+                views = [view for _, runs in found for view in runs]
+                live.update(live_runs(views, title=_title(found), full_names=len(found) > 1), refresh=True)
                 time.sleep(SECONDS_BETWEEN_LOOKS)
     before: Found = []
     first = True
@@ -145,8 +147,8 @@ def _watch(names: Sequence[str], globals_: Globals, *, as_json: bool) -> None:
             for renderable in _screen(found):
                 console.out.print(renderable)
         else:
-            for name, view in _changed(before, found):
-                console.out.print(_line(name, view), soft_wrap=True)
+            for _, view in _changed(before, found):
+                console.out.print(_line(view), soft_wrap=True)
         sys.stdout.flush()
         before, first = found, False
         time.sleep(SECONDS_BETWEEN_LOOKS)
@@ -173,14 +175,13 @@ def _changed(before: Found, now: Found) -> Iterator[tuple[str, RunView]]:
         yield name, replace(view, state="gone")
 
 
-def _line(name: str, view: RunView) -> str:
+def _line(view: RunView) -> str:
     """A run in a line: `12:30:05  demo/seed_1  running  epoch 2/4  loss 0.412  outcome 0.98  12 s left`."""
     from triggerctl import console
     from triggerctl.cli.rates import RATES
     from triggerctl.cli.runs_table import epochs
 
-    (both,) = _together([(name, [view])])
-    parts = [f"{datetime.now():%H:%M:%S}", both.name, view.state]
+    parts = [f"{datetime.now():%H:%M:%S}", view.full_name, view.state]
     if view.epoch is not None:
         parts.append(f"epoch {epochs(view)}")
     if view.loss is not None:

@@ -22,6 +22,7 @@ LOG_LINES = 3
 class RunView:
     """One run folder as it stands.
 
+    name:         its path from its experiment, whose own name `experiment` is where that was said.
     state:        a word of `ShownStatus`; whoever shows a run may put another in its place.
     epoch, step:  what is done; `epochs`, `steps`: what is planned. None where nobody said.
     phase:        the phase of training that the run was in last.
@@ -51,13 +52,21 @@ class RunView:
     newest: str | None = None
     seconds: float | None = None
     seconds_left: float | None = None
+    experiment: str = ""
+
+    @property
+    def full_name(self) -> str:
+        """The run's name with its experiment's; a run that is the experiment itself has but one."""
+        if self.name == self.experiment.rpartition("/")[2]:
+            return self.experiment
+        return f"{self.experiment}/{self.name}" if self.experiment else self.name
 
 
-def view_experiment(folder: ExperimentFolder) -> list[RunView]:
-    """Every run of an experiment, itself, its seeds and its cells, named by its path from the experiment."""
+def view_experiment(folder: ExperimentFolder, name: str = "") -> list[RunView]:
+    """Every run of an experiment, itself, its seeds and its cells; `name`: what the experiment is called."""
     depth = len(folder.path.parts)
     return [
-        _view(listing, "/".join(listing.folder.path.parts[depth:]) or folder.name)
+        _view(listing, "/".join(listing.folder.path.parts[depth:]) or folder.name, name)
         for listing in list_runs(folder)
     ]
 
@@ -92,7 +101,7 @@ def time_left(views: Sequence[RunView]) -> float | None:
     return max(*left, (sum(left) + pending * sum(whole) / len(whole)) / len(running))
 
 
-def _view(listing: RunListing, name: str) -> RunView:
+def _view(listing: RunListing, name: str, experiment: str = "") -> RunView:
     run = listing.folder
     error: str | None = None
     state: RunState | None = None
@@ -136,6 +145,7 @@ def _view(listing: RunListing, name: str) -> RunView:
         newest=newest,
         seconds=_seconds(said, shown),
         seconds_left=said.progress.seconds_left if shown == "running" else None,
+        experiment=experiment,
     )
 
 
