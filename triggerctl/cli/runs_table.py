@@ -21,6 +21,8 @@ NEWEST_ROWS = 50
 neither run nor failed; --json has every run."""
 
 MOST_FAILURES = 20
+NARROW = 60
+"""Columns of a screen on which even a name in pieces needs the room of rates."""
 
 _FIRST = {"running": 0, "busy": 0, "failed": 1, "stale": 1, "interrupted": 1, "pending": 3}
 """Who is shown where there is no room for all; all other words come in between."""
@@ -46,12 +48,13 @@ def runs_table(views: Sequence[RunView], *, margin: int = 2, full_names: bool = 
     heads = {name: name for name in ("run", "strategy", "seed", "state", "epoch", "loss")} | HEADS
     said = ("strategy", "seed")  # by the folders of cells already
     droppable = ("truth", "proxy", "loss", "epoch")
+    last = ("collateral", "truth_minus_proxy") if console.out.width < NARROW else ()
     all_cells = all(_is_cell(view.name) for view in views)
     return console.fitted_table(
         heads | ({"left": "left"} if left else {}),
         rows,
         words=("run", "strategy", "state"),
-        droppable=(*said, *droppable) if all_cells else (*droppable, *said),
+        droppable=(*said, *droppable, *last) if all_cells else (*droppable, *said, *last),
         margin=margin,
     )
 

@@ -125,7 +125,7 @@ def _view(listing: RunListing, name: str, experiment: str = "") -> RunView:
     said = state or RunState()
     failed = shown in ("failed", "stale")
     strategy, seed = (said.strategy, said.seed) if said.strategy is not None else _named(run, brief, listing)
-    told = state is not None and (state.epochs is not None or brief is None)
+    told = said.epochs is not None or brief is None
     return RunView(
         name=name,
         folder=run.path,
