@@ -25,6 +25,9 @@ _STYLES = {
     "stale": "yellow",
     "pending": "dim",
     "skipped": "dim",
+    "kept": "dim",
+    "same": "dim",
+    "busy": "cyan",
     "not reached": "dim",
 }
 
