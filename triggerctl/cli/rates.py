@@ -19,6 +19,7 @@ HEADS = {name: name for name in RATES} | {"truth_minus_proxy": "truth −\nproxy
 
 _STYLES = {
     "done": "green",
+    "starting": "cyan",
     "running": "cyan",
     "failed": "red",
     "interrupted": "yellow",

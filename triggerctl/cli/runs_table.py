@@ -24,7 +24,7 @@ MOST_FAILURES = 20
 NARROW = 60
 """Columns of a screen on which even a name in pieces needs the room of rates."""
 
-_FIRST = {"running": 0, "busy": 0, "failed": 1, "stale": 1, "interrupted": 1, "pending": 3}
+_FIRST = {"running": 0, "starting": 0, "busy": 0, "failed": 1, "stale": 1, "interrupted": 1, "pending": 3}
 """Who is shown where there is no room for all; all other words come in between."""
 
 
