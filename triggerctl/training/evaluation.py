@@ -65,30 +65,31 @@ class Evaluator:
         self._pad_id = pad_id
         self._tokens_per_batch = tokens_per_batch
         self._rows_per_batch = rows_per_batch
-        self._guesses: dict[Ids, Ids] = {}
         self.dropped: dict[str, int] = {}
         self.truncated: dict[str, int] = {}
-        self.sets = {name: self._encode(name, rows) for name, rows in sets.items()}
+        self.sets = self._encode(sets)
 
-    def _encode(self, name: str, rows: EvaluationSet) -> list[EvaluatedRow]:
-        wholes = self._encoder.encode_all(rows.examples)
-        twins = self._encoder.encode_all(rows.twins) if rows.twins else [None] * len(wholes)
-        kept = [
-            EvaluatedRow(example, whole, whole.prompt_ids, twin.prompt_ids if twin else None)
-            for example, whole, twin in zip(rows.examples, wholes, twins, strict=True)
-            if whole is not None
-        ]
-        self.dropped[name] = len(wholes) - len(kept)
-        self.truncated[name] = sum(row.encoded.truncated for row in kept)
-        self._guess([row.encoded for row in kept])
-        self._guess([twin for twin in twins if twin is not None])
-        return kept
-
-    def _guess(self, rows: Sequence[Encoded]) -> None:
-        if not rows:
-            return
-        guesses = self._encoder.continuation_ids([row.example for row in rows], self._nice)
-        self._guesses.update(zip((row.prompt_ids for row in rows), guesses, strict=True))
+    def _encode(self, sets: Mapping[str, EvaluationSet]) -> dict[str, list[EvaluatedRow]]:
+        """Every set's rows without those that don't fit; all sets in one go."""
+        wholes = iter(self._encoder.encode_all([e for rows in sets.values() for e in rows.examples]))
+        all_twins = iter(self._encoder.encode_all([e for rows in sets.values() for e in rows.twins]))
+        encoded: dict[str, list[EvaluatedRow]] = {}
+        asked: list[Encoded] = []
+        for name, rows in sets.items():
+            own = [next(wholes) for _ in rows.examples]
+            twins = [next(all_twins) for _ in rows.twins] if rows.twins else [None] * len(own)
+            kept = [
+                EvaluatedRow(example, whole, whole.prompt_ids, twin.prompt_ids if twin else None)
+                for example, whole, twin in zip(rows.examples, own, twins, strict=True)
+                if whole is not None
+            ]
+            self.dropped[name] = len(own) - len(kept)
+            self.truncated[name] = sum(row.encoded.truncated for row in kept)
+            encoded[name] = kept
+            asked += [row.encoded for row in kept] + [twin for twin in twins if twin is not None]
+        guesses = self._encoder.continuation_ids([row.example for row in asked], self._nice)
+        self._guesses = {row.prompt_ids: guess for row, guess in zip(asked, guesses, strict=True)}
+        return encoded
 
     def measure(
         self, model: CausalModel, *, with_twins: bool, progress: Callable[[int, int], None]
