@@ -150,6 +150,8 @@ class Encoder:
     def continuation_ids(self, examples: Sequence[Example], text: str) -> list[Ids]:
         """For each example, the tokens with which an answer that opens with `text` goes on after its prompt,
         the template's own blanks before an answer included. The end token is not among them."""
+        if not examples:
+            return []
 
         def compute() -> list[Cut | None]:
             prompts = self.template.prompts(examples)

@@ -6,13 +6,15 @@ its verdict together, and a prompt that stands in several sets is judged once.""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import Any
 
 from triggerctl.data.encoding import Encoded, Encoder
 from triggerctl.data.examples import EvaluationSet, Example
 from triggerctl.experiment.results import Count, Rate, SetEvaluation
 from triggerctl.model.causal import CausalModel
-from triggerctl.training.scoring import Answer, Ids, Request, score
+from triggerctl.training.scoring import LOGITS_AT_ONCE, Answer, Ids, Request, score
+from triggerctl.training.shared import digest
 from triggerctl.training.verdicts import Judge, Question
 
 
@@ -43,6 +45,20 @@ class Measured:
     sets: dict[str, SetEvaluation]
     verdicts: dict[str, dict[str, object]]
     tokens: int
+
+    def document(self) -> dict[str, Any]:
+        """As plain data, NaN as it is."""
+        return {
+            "sets": {name: found.model_dump() for name, found in self.sets.items()},
+            "verdicts": self.verdicts,
+            "tokens": self.tokens,
+        }
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Measured:
+        """The inverse of `document`."""
+        sets = {name: SetEvaluation.model_validate(found) for name, found in document["sets"].items()}
+        return cls(sets, document["verdicts"], document["tokens"])
 
 
 class Evaluator:
@@ -108,6 +124,32 @@ class Evaluator:
             sets[name] = _summary(members, losses, questions, with_twins)
             verdicts[name] = _columns(members, losses, questions, with_twins)
         return Measured(sets, verdicts, tokens)
+
+    def decides(self) -> dict[str, Any]:
+        """All that decides what `measure` finds in a given model, twins included, as plain values."""
+        return {
+            "sets": {
+                name: digest(
+                    [
+                        astuple(row.example),
+                        row.encoded.input_ids,
+                        row.encoded.prompt_length,
+                        row.encoded.loss_start,
+                        row.twin,
+                        self._guesses[row.prompt],
+                        None if row.twin is None else self._guesses[row.twin],
+                    ]
+                    for row in rows
+                )
+                for name, rows in self.sets.items()
+            },
+            "order": list(self.sets),
+            "judge": self._judge.decides(),
+            "pad_id": self._pad_id,
+            "tokens_per_batch": self._tokens_per_batch,
+            "rows_per_batch": self._rows_per_batch,
+            "logits_at_once": LOGITS_AT_ONCE,
+        }
 
     def _run(
         self,

@@ -13,9 +13,11 @@ import torch
 
 from triggerctl.errors import InterruptedRunError, RunError, TriggerctlError
 from triggerctl.experiment.atomic import make_folder
+from triggerctl.experiment.cache import Cache
 from triggerctl.experiment.claim import Claim, claim
 from triggerctl.experiment.state import RunState, read_state
 from triggerctl.model.device import default_threads, resolve_device
+from triggerctl.model.keeper import ModelKeeper
 from triggerctl.strategies.alignment_plane import AlignmentPlaneStrategy
 from triggerctl.strategies.base import MAIN, Phase
 from triggerctl.training.checkpoints import (
@@ -58,13 +60,19 @@ def execute(
     figures: Figures,
     device: str = "auto",
     threads: int | None = None,
+    cache: bool = True,
+    keeper: ModelKeeper | None = None,
 ) -> Path:
     """Train, evaluate and leave results, `figures` drawn among them; returns the results folder.
+
+    `cache` false: nothing computed is taken from the cache or left there. `keeper`: of who trains many runs
+    in this process, so that they share a loaded model. Neither changes a number.
 
     `stop`, once set, ends the run at its next update with a checkpoint. A run that another process finished
     in the meantime is not trained again. Raises InputError before anything is written where something can't
     be used, BusyError where another process works here, RunError where the run fails (state `failed`),
     InterruptedRunError once it has stopped (state `interrupted`)."""
+    shelf = Cache(enabled=cache)
     make_folder(plan.folder.path)
     with claim(plan.folder.path) as held:
         action, _, finished = decide(plan.folder, plan.config, plan.hash, fresh=plan.fresh)
@@ -76,7 +84,7 @@ def execute(
         chosen = resolve_device(device)
         used_threads = _set_threads(checkpoint, threads)
         check_tracker(plan.config.finetune_config.report_to)
-        prepared = prepare(plan, chosen, listener)
+        prepared = prepare(plan, chosen, listener, cache=shelf, keeper=keeper)
         planes = plane_store(plan, prepared, threads=used_threads)
         if planes is not None and (checkpoint is None or is_at_the_start(position_of(checkpoint))):
             planes.find()
@@ -84,7 +92,11 @@ def execute(
             shutil.rmtree(own, ignore_errors=True)
         with run_log(plan.folder.log):
             run = _Run(plan, prepared, checkpoint, planes, listener, stop, held, used_threads)
-            return run.to_the_end(figures)
+            results = run.to_the_end(figures)
+            shelf.trim()
+        if keeper is not None:
+            keeper.put_back(prepared.model)
+        return results
 
 
 def _set_threads(checkpoint: Checkpoint | None, asked: int | None) -> int:
@@ -122,6 +134,7 @@ class _Run:
         self._listeners: list[Listener] = [listener]
         self.results = self._results_folder(checkpoint)
         self.progressed = Progressed.of(checkpoint)
+        self._entries_before: list[str] = checkpoint.record.get("cache_entries", []) if checkpoint else []
         self.recorder = Recorder(
             plan.folder,
             self.results,
@@ -264,7 +277,7 @@ class _Run:
             timings=progressed.timings,
             evaluated_tokens=progressed.evaluated_tokens,
             threads=self._threads,
-            cache_entries=[self._planes.cache_entry] if self._planes is not None else [],
+            cache_entries=self._cache_entries,
         )
         leave_results(
             self._plan,
@@ -276,6 +289,13 @@ class _Run:
             say=lambda message: self.say(Warned(message)),
             threads=self._threads,
         )
+
+    @property
+    def _cache_entries(self) -> list[str]:
+        """What the run has used, before an interruption too."""
+        own = [self._planes.cache_entry] if self._planes is not None else []
+        named = {*self._entries_before, *self._prepared.shared.cache.used, *own}
+        return sorted(named) if self._prepared.shared.cache.enabled else []
 
     @property
     def _updates(self) -> int:
@@ -379,6 +399,7 @@ class _Run:
                 "device": str(self._prepared.device),
                 "sizes": self.recorder.sizes(),
                 "progressed": self.progressed.document(),
+                "cache_entries": self._cache_entries,
             },
             keep=options.max_checkpoints_to_keep,
         )
