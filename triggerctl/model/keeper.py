@@ -92,6 +92,8 @@ class ModelKeeper:
         if model.adapter is None or not _only_the_adapter_was_trained(model):
             return
         model.adapter.unload()
+        if hasattr(model.network, "_require_grads_hook"):  # set beside gradient checkpointing
+            model.network.disable_input_require_grads()
         if loaded.restore():
             self._kept = loaded
 
