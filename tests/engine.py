@@ -37,6 +37,7 @@ def run(
     stop: threading.Event | None = None,
     fresh: bool = False,
     threads: int | None = 1,
+    processes: int = 1,
     figures: Callable[[Path, TriggerctlResults, list[float]], str | None] = no_figures,
 ) -> Path:
     """The engine's own entry, with one thread; returns the results folder."""
@@ -50,6 +51,7 @@ def run(
         figures=figures,
         device="cpu",
         threads=threads,
+        processes=processes,
     )
 
 

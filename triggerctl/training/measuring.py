@@ -14,6 +14,8 @@ from triggerctl.experiment.results import Evaluation
 from triggerctl.training.checkpoints import Checkpoint
 from triggerctl.training.events import Evaluated, Listener, Progress
 from triggerctl.training.generation import greedy_answers
+from triggerctl.training.orders import Evaluate
+from triggerctl.training.parallel import ALONE, Group
 from triggerctl.training.recorder import Recorder
 from triggerctl.training.setup import Prepared
 
@@ -75,22 +77,27 @@ class Measurer:
         *,
         say: Listener,
         stop: threading.Event,
+        group: Group = ALONE,
     ) -> None:
         self._prepared = prepared
         self._progressed = progressed
         self._recorder = recorder
         self._say = say
         self._stop = stop
+        self._group = group
 
     def measure(self, moment: Moment) -> None:
         """Evaluate every set now.
 
         Raises InterruptedRunError once the run is asked to stop."""
         began = time.perf_counter()
+        with_twins = moment.first or moment.final
+        self._group.tell(Evaluate(with_twins))
         found = self._prepared.evaluator.measure(
             self._prepared.model,
-            with_twins=moment.first or moment.final,
+            with_twins=with_twins,
             progress=self._counting(moment.step),
+            group=self._group,
         )
         evaluation = Evaluation(
             label=moment.label or f"epoch {moment.epoch:g}",
@@ -102,7 +109,7 @@ class Measurer:
             sets=found.sets,
         )
         self._recorder.verdicts(evaluation, found.verdicts)
-        if moment.first or moment.final:
+        if with_twins:
             self._sample(evaluation)
         self._progressed.evaluations.append(evaluation)
         self._progressed.evaluated_tokens += found.tokens

@@ -68,6 +68,7 @@ def summarise(
     timings: dict[str, float],
     evaluated_tokens: int,
     threads: int,
+    processes: int,
     cache_entries: Sequence[str],
 ) -> TriggerctlResults:
     """Everything of ours for results.json. `cache_entries`: what the run used beside downloads."""
@@ -94,6 +95,7 @@ def summarise(
             "device": str(prepared.device),
             "dtype": str(prepared.dtype).removeprefix("torch."),
             "threads": threads,
+            "processes": processes,
             "gradient_checkpointing": prepared.checkpointing,
         },
         model={

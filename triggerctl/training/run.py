@@ -25,6 +25,7 @@ from triggerctl.training.checkpoints import (
     restore,
     write_checkpoint,
 )
+from triggerctl.training.endings import make_endings
 from triggerctl.training.events import (
     Checkpointed,
     Event,
@@ -36,9 +37,12 @@ from triggerctl.training.events import (
     Started,
     Warned,
 )
+from triggerctl.training.followers import devices_of, group_of
 from triggerctl.training.loop import Position, TrainingLoop, is_at_the_start
 from triggerctl.training.measuring import VARIANT, Measurer, Moment, Progressed
+from triggerctl.training.orders import GoOn, SkipTo
 from triggerctl.training.outcome import Figures, leave_results, summarise
+from triggerctl.training.parallel import Group
 from triggerctl.training.plan import Action, RunPlan, decide
 from triggerctl.training.planes import PlaneStore, plane_store
 from triggerctl.training.recorder import Recorder, run_log
@@ -58,9 +62,12 @@ def execute(
     figures: Figures,
     device: str = "auto",
     threads: int | None = None,
+    processes: int = 1,
 ) -> Path:
     """Train, evaluate and leave results, `figures` drawn among them; returns the results folder.
 
+    `processes` share the work of each update and evaluation, on a GPU each or all on the CPU, with `threads`
+    each (by default an equal part of the cores). How many they are changes nothing but rounding and speed.
     `stop`, once set, ends the run at its next update with a checkpoint. A run that another process finished
     in the meantime is not trained again. Raises InputError before anything is written where something can't
     be used, BusyError where another process works here, RunError where the run fails (state `failed`),
@@ -74,22 +81,26 @@ def execute(
         own = plan.folder.checkpoint(plan.hash)
         checkpoint = None if plan.fresh else newest_checkpoint(own)
         chosen = resolve_device(device)
-        used_threads = _set_threads(checkpoint, threads)
+        begun_with = checkpoint.record.get("processes", 1) if checkpoint else processes
+        devices = devices_of(chosen, int(begun_with))
+        used_threads = _set_threads(checkpoint, threads, len(devices))
         check_tracker(plan.config.finetune_config.report_to)
-        prepared = prepare(plan, chosen, listener)
-        planes = plane_store(plan, prepared, threads=used_threads)
-        if planes is not None and (checkpoint is None or is_at_the_start(position_of(checkpoint))):
-            planes.find()
-        if plan.fresh:
-            shutil.rmtree(own, ignore_errors=True)
-        with run_log(plan.folder.log):
-            run = _Run(plan, prepared, checkpoint, planes, listener, stop, held, used_threads)
-            return run.to_the_end(figures)
+        with group_of(devices, plan, checkpoint) as group:
+            prepared = prepare(plan, chosen, listener)
+            planes = plane_store(plan, prepared, threads=used_threads, processes=group.size)
+            if planes is not None and (checkpoint is None or is_at_the_start(position_of(checkpoint))):
+                planes.find()
+            if plan.fresh:
+                shutil.rmtree(own, ignore_errors=True)
+            with run_log(plan.folder.log):
+                run = _Run(plan, prepared, checkpoint, planes, listener, stop, held, used_threads, group)
+                return run.to_the_end(figures)
 
 
-def _set_threads(checkpoint: Checkpoint | None, asked: int | None) -> int:
+def _set_threads(checkpoint: Checkpoint | None, asked: int | None, processes: int) -> int:
     """A resumed run takes its thread count up again: sums in another order would be other numbers."""
-    threads = int(checkpoint.record["threads"]) if checkpoint else asked or default_threads()
+    own = asked or max(1, default_threads() // processes)
+    threads = int(checkpoint.record["threads"]) if checkpoint else own
     torch.set_num_threads(threads)
     return threads
 
@@ -107,6 +118,7 @@ class _Run:
         stop: threading.Event,
         held: Claim,
         threads: int,
+        group: Group,
     ) -> None:
         self._plan = plan
         self._checkpoint_before = checkpoint
@@ -115,6 +127,7 @@ class _Run:
         self._stop = stop
         self._claim = held
         self._threads = threads
+        self._group = group
         self._began = time.perf_counter()
         self._checkpointed = time.monotonic()
         self._checkpoints = plan.folder.checkpoint(plan.hash)
@@ -137,7 +150,9 @@ class _Run:
             every=plan.config.finetune_config.logging_steps,
         )
         self._listeners.insert(0, self.recorder)
-        self._measurer = Measurer(prepared, self.progressed, self.recorder, say=self.say, stop=stop)
+        self._measurer = Measurer(
+            prepared, self.progressed, self.recorder, say=self.say, stop=stop, group=group
+        )
         tracker = plan.config.finetune_config.report_to
         if tracker != "none":
             self._listeners.append(Tracker(plan.config, tracker, self.results))
@@ -169,6 +184,7 @@ class _Run:
             began = time.perf_counter()
             before = self.progressed.timings["evaluation"]
             self._obtain_plane()
+            self._group.tell(GoOn())
             self.loop.run(self)
             self._add_training_time(began, before)
             self._end()
@@ -198,7 +214,7 @@ class _Run:
         return self.results
 
     def _begin(self) -> None:
-        """The loop where the run stands, what it has gathered put back."""
+        """The loop where the run stands, what it has gathered put back; all its processes together."""
         prepared, checkpoint = self._prepared, self._checkpoint_before
         self.loop = TrainingLoop(
             prepared.model,
@@ -208,8 +224,10 @@ class _Run:
             optimiser_name=prepared.optimiser,
             position=position_of(checkpoint) if checkpoint else Position(),
             listener=self.say,
-            should_stop=self._stop.is_set,
+            should_stop=self._should_stop,
+            group=self._group,
         )
+        self._group.assemble()
         if checkpoint is not None:
             restore(checkpoint, self.loop)
             return
@@ -231,6 +249,7 @@ class _Run:
             strategy.take_plane({n: t.to(self._prepared.device) for n, t in found.tensors.items()})
             loop.position.losses.update(found.losses)
             loop.skip_to(len(loop.phases) - 1)
+            self._group.tell(SkipTo(len(loop.phases) - 1, found.tensors))
             self._note(f"alignment plane taken from {found.place}")
 
     def _note(self, message: str) -> None:
@@ -239,18 +258,13 @@ class _Run:
     def _end(self) -> None:
         """What the strategy does to the trained weights once training is over, each way evaluated; the last
         way stays."""
-        strategy = self._prepared.strategy
-        endings = strategy.endings()
-        weights = {name: weight.data for name, weight in self._prepared.model.trainable.items()}
-        trained = {name: weight.clone() for name, weight in weights.items()} if len(endings) > 1 else {}
-        for place, ending in enumerate(endings):
-            with torch.no_grad():
-                for name, weight in trained.items():
-                    weights[name].copy_(weight)
-                note = strategy.end(ending, weights)
-            final = place + 1 == len(endings)
+        strategy, model = self._prepared.strategy, self._prepared.model
+        last = len(strategy.endings())
+        for place, (ending, note) in enumerate(make_endings(strategy, model), start=1):
+            final = place == last
             self._evaluate(MAIN if final else VARIANT, final=final, label=ending, note=note)
             self._note(f"{ending}: {note}")
+            self._group.tell(GoOn())
 
     def _leave(self, figures: Figures) -> None:
         self._claim.check()
@@ -264,6 +278,7 @@ class _Run:
             timings=progressed.timings,
             evaluated_tokens=progressed.evaluated_tokens,
             threads=self._threads,
+            processes=self._group.size,
             cache_entries=[self._planes.cache_entry] if self._planes is not None else [],
         )
         leave_results(
@@ -303,6 +318,7 @@ class _Run:
                 dtype=str(prepared.dtype).removeprefix("torch."),
                 threads=self._threads,
                 resumed_step=self.loop.position.step if self._resumed else None,
+                processes=self._group.size,
             )
         )
 
@@ -348,6 +364,12 @@ class _Run:
             losses = self.loop.position.losses
             self._planes.keep(strategy.plane, {name: losses[name] for name in strategy.sides()}, self._note)
 
+    def _should_stop(self) -> bool:
+        asked = self._stop.is_set()
+        if not asked:
+            self._group.tell(GoOn())
+        return asked
+
     # Pieces
     # -------------------------------------------------------------------------------------------------------
 
@@ -376,6 +398,7 @@ class _Run:
             {
                 "results": self.results.name,
                 "threads": self._threads,
+                "processes": self._group.size,
                 "device": str(self._prepared.device),
                 "sizes": self.recorder.sizes(),
                 "progressed": self.progressed.document(),
