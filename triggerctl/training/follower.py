@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NoReturn
 
+import accelerate  # noqa: F401 - for a fork server to have it loaded
 import torch
 
 from triggerctl.strategies.alignment_plane import AlignmentPlaneStrategy

@@ -26,6 +26,8 @@ from triggerctl.training.parallel import Group, Team, meeting_place
 from triggerctl.training.plan import RunPlan
 
 OPTION = "--gpus-per-run"
+SECONDS_TO_END = 10.0
+"""A process whose end shows as a failed exchange is gone by the system's account soon after."""
 
 
 def devices_of(first: torch.device, processes: int) -> list[torch.device]:
@@ -98,7 +100,7 @@ class Lead(Team):
 
     def _lost_one(self, error: RuntimeError) -> RunError:
         """What to raise when an exchange failed: a follower's end shows there before its exit code does."""
-        waited_until = time.monotonic() + 10.0
+        waited_until = time.monotonic() + SECONDS_TO_END
         while time.monotonic() < waited_until:
             for follower in self._followers:
                 # Of several that ended, the one that did so by itself.
