@@ -40,6 +40,7 @@ def run(
     stop: threading.Event | None = None,
     fresh: bool = False,
     threads: int | None = 1,
+    processes: int = 1,
     figures: Callable[[Path, TriggerctlResults, list[float]], str | None] = no_figures,
     cache: bool = True,
     keeper: ModelKeeper | None = None,
@@ -57,6 +58,7 @@ def run(
         threads=threads,
         cache=cache,
         keeper=keeper,
+        processes=processes,
     )
 
 
@@ -75,11 +77,10 @@ def run_and_die(folder: Path, at: str) -> None:
 def _run_to_death(folder: Path, at: str) -> None:
     import torch
 
-    from triggerctl.training import outcome
-    from triggerctl.training import run as run_module
+    from triggerctl.training import execution, outcome
     from triggerctl.training.events import Evaluated, Progress, Stepped
 
-    run_module.CHECKPOINT_SECONDS = -1.0
+    execution.CHECKPOINT_SECONDS = -1.0
     kind, _, number = at.partition(":")
     count = int(number or 1)
     evaluations, writes = 0, 0

@@ -189,7 +189,7 @@ class PlaneStore:
             raise _foreign(path, faults)
 
 
-def plane_store(plan: RunPlan, prepared: Prepared, *, threads: int) -> PlaneStore | None:
+def plane_store(plan: RunPlan, prepared: Prepared, *, threads: int, processes: int) -> PlaneStore | None:
     """The store of the plane that a run needs, None where its strategy needs none."""
     if not isinstance(prepared.strategy, AlignmentPlaneStrategy):
         return None
@@ -202,6 +202,7 @@ def plane_store(plan: RunPlan, prepared: Prepared, *, threads: int) -> PlaneStor
             "dtype": str(prepared.dtype).removeprefix("torch."),
             "threads": threads,
             "optimiser": prepared.optimiser,
+            **({"processes": processes} if processes > 1 else {}),
         },
         cache=prepared.shared.cache,
     )
