@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from triggerctl.config.load import load_config
 from triggerctl.experiment.layout import ExperimentFolder
@@ -88,13 +88,14 @@ def _run_to_death(folder: Path, at: str) -> None:
         if kind == "evaluating" and inside and evaluations == count - 1:
             _die()
 
-    def cut_off(content: object, path: Path) -> None:
+    def cut_off(content: object, file: BinaryIO) -> None:
         nonlocal writes
         writes += 1
         if writes < count:
-            whole_save(content, path)
+            whole_save(content, file)
             return
-        path.write_bytes(b"half a file")
+        file.write(b"half a file")
+        file.flush()
         _die()
 
     def figures(results: Path, summary: TriggerctlResults, losses: list[float]) -> None:

@@ -15,11 +15,11 @@ import pytest
 import torch
 from engine import planned, run
 from every_strategy import experiment_for
-from filelock import FileLock
 from safetensors import safe_open
 
 from triggerctl.errors import InputError, InterruptedRunError
 from triggerctl.experiment.cache import cache_root
+from triggerctl.experiment.claim import claim
 from triggerctl.experiment.results import read_results
 from triggerctl.training.describe import describe
 from triggerctl.training.events import Event, Noted, PhaseStarted
@@ -246,6 +246,9 @@ def test_a_run_that_waits_for_a_plane_can_be_stopped(make_experiment: MakeExperi
         if isinstance(event, Noted):
             stop.set()
 
-    with FileLock(found.with_suffix(".lock")), pytest.raises(InterruptedRunError, match="another run"):
+    with (
+        claim(found.parent, name=f".{found.stem}.lock"),
+        pytest.raises(InterruptedRunError, match="another run"),
+    ):
         run(folder, listener=listener, stop=stop)
     assert phases_of(folder) == ["positive_proxy", "negative_proxy", "main"]

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import platformdirs
 
-from triggerctl.experiment.atomic import disk_errors
+from triggerctl.experiment.atomic import clear_unfinished_writes, disk_errors
+from triggerctl.experiment.claim import clear_stale_claims
 
 CACHE_LIMIT = 20 * 1024**3
 _IN_USE_SECONDS = 3600.0
@@ -31,6 +32,15 @@ def mark_used(entry: Path) -> None:
     among the last to go. A cache that can't be written is no reason to stop."""
     with contextlib.suppress(OSError):
         os.utime(entry)
+
+
+def clear_cache_leavings() -> None:
+    """Remove what processes that were killed left in the cache: half-written entries, and their claims."""
+    root = cache_root()
+    for kind in root.iterdir() if root.is_dir() else ():
+        if kind.is_dir():
+            clear_unfinished_writes(kind)
+            clear_stale_claims(kind)
 
 
 def trim_cache(limit: int = CACHE_LIMIT) -> list[str]:

@@ -20,11 +20,13 @@ from pathlib import Path
 import plotly.graph_objects as go
 import psutil
 
+from triggerctl.experiment.atomic import atomic_file, make_folder
 from triggerctl.report._browser import DONE, NO_BROWSER
 
 TIMEOUT = 60.0
 """Seconds a browser may take to start and draw; each figure adds `TIMEOUT_PER_FIGURE`."""
 TIMEOUT_PER_FIGURE = 5.0
+LONGEST_FOLDER = 24
 SCALE = 2
 """Pixels of a PNG per pixel of the layout: 1,800 wide prints at 300 dpi over a text column."""
 HOW_TO = "The HTML ones hold the same; for images install Chrome (`kaleido_get_chrome`) or set BROWSER_PATH"
@@ -34,11 +36,26 @@ def write_images(figures: Mapping[Path, go.Figure], *, timeout: float = TIMEOUT)
     """Write each figure to its path; the suffix (.png, .svg) says the format, existing files are replaced.
 
     Returns None when all files are there, else one line that says why they are not and what to do: then none
-    was written. `timeout` in seconds, for the browser as a whole.
+    was written. `timeout` in seconds, for the browser as a whole. Raises InputError or RunError where the
+    folder they are to lie in can't be written.
     """
     if not figures:
         return None
-    with tempfile.TemporaryDirectory(prefix="triggerctl-figures-", ignore_cleanup_errors=True) as name:
+    try:
+        return _write_images(figures, timeout)
+    except OSError as error:  # the folder for temporary files
+        return f"{_missing(figures)}: {error.strerror or error} ({tempfile.gettempdir()}). {HOW_TO}."
+
+
+def _missing(figures: Mapping[Path, go.Figure]) -> str:
+    kinds = " and ".join(sorted({path.suffix.removeprefix(".").upper() for path in figures}))
+    return f"No {kinds} figures"
+
+
+def _write_images(figures: Mapping[Path, go.Figure], timeout: float) -> str | None:
+    with tempfile.TemporaryDirectory(
+        prefix="triggerctl-figures-", dir=_temporary_folder(), ignore_cleanup_errors=True
+    ) as name:
         folder = Path(name)
         drafts = {path: folder / f"{i}{path.suffix}" for i, path in enumerate(figures)}
         job = [
@@ -60,11 +77,19 @@ def write_images(figures: Mapping[Path, go.Figure], *, timeout: float = TIMEOUT)
         if trouble is None and not all(draft.is_file() and draft.stat().st_size for draft in drafts.values()):
             trouble = "Chrome drew nothing"
         if trouble is not None:
-            kinds = " and ".join(sorted({path.suffix.removeprefix(".").upper() for path in figures}))
-            return f"No {kinds} figures: {trouble}. {HOW_TO}."
+            return f"{_missing(figures)}: {trouble}. {HOW_TO}."
         for path, draft in drafts.items():
             _move(draft, path)
     return None
+
+
+def _temporary_folder() -> str:
+    """Where temporary files go, unless that is too long a path: Chrome makes a socket below it, for whose
+    path a system has about a hundred bytes."""
+    usual = tempfile.gettempdir()
+    if len(os.fsencode(usual)) <= LONGEST_FOLDER or not os.access("/tmp", os.W_OK | os.X_OK):
+        return usual
+    return "/tmp"
 
 
 def _encoder() -> type[json.JSONEncoder]:
@@ -77,24 +102,28 @@ def _encoder() -> type[json.JSONEncoder]:
 def _draw(job_file: Path, folder: Path, timeout: float) -> str | None:
     """Run the drawing process; None when it succeeded, else why it did not."""
     script = Path(__file__).with_name("_browser.py")
+    # Held open as long as we live: its closing tells the drawing process that nobody waits any more.
+    theirs, ours = os.pipe()
     # -P: this folder must not go in front of the standard library (`statistics`). Temporary files of a
     # browser that has to be ended go where we clear up.
     child = subprocess.Popen(
         [sys.executable, "-P", str(script), str(job_file)],
         env={**os.environ, "TMPDIR": str(folder)},
-        stdin=subprocess.DEVNULL,
+        stdin=theirs,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
         start_new_session=True,
     )
+    os.close(theirs)
     try:
         _, said = child.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         return f"Chrome did not answer within {timeout:.0f} s"
     finally:
         _end(child)
+        os.close(ours)
     if child.returncode == DONE:
         return None
     if child.returncode == NO_BROWSER:
@@ -122,7 +151,6 @@ def _end(child: subprocess.Popen[str]) -> None:
 
 def _move(draft: Path, path: Path) -> None:
     """Put a finished file in its place in one step, also from another file system."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    shutil.copyfile(draft, beside)
-    beside.replace(path)
+    make_folder(path.parent)
+    with atomic_file(path) as beside:
+        shutil.copyfile(draft, beside)

@@ -4,6 +4,7 @@ compute it once."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import threading
@@ -13,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from triggerctl.errors import InputError, InterruptedRunError
+from triggerctl.errors import BusyError, InputError, InterruptedRunError
 from triggerctl.experiment.atomic import atomic_file, make_folder
 from triggerctl.experiment.cache import cache_root, mark_used
+from triggerctl.experiment.claim import claim
 from triggerctl.experiment.fingerprint import STRATEGY_KEYS, hashed_values
 from triggerctl.strategies.alignment_plane import AlignmentPlaneStrategy
 from triggerctl.training.plan import LEGACY_PLANES, RunPlan, plane_path
@@ -29,6 +30,7 @@ from triggerctl.training.setup import Prepared
 Say = Callable[[str], None]
 
 KIND = "planes"
+WAIT_SECONDS = 0.5
 _NOT_OF_THE_PLANE = STRATEGY_KEYS | {"epochs", "max_to_eval"}
 _FORMAT = 1
 
@@ -66,7 +68,8 @@ class PlaneStore:
         self._named = plane_path(plan.config, plan.loaded)
         self._load = options.load_steering_vector
         self._save = options.save_steering_vector
-        self._lock: FileLock | None = None
+        self._held = contextlib.ExitStack()
+        self._is_held = False
 
     def find(self) -> None:
         """Look where the configuration says, then in the cache; `found` stays None where the plane must be
@@ -91,23 +94,16 @@ class PlaneStore:
         Raises InterruptedRunError once `stop` is set."""
         if not self._save:
             return None
-        make_folder(self._cached.parent)
-        lock = FileLock(self._cached.with_suffix(".lock"))
         told = False
-        while True:
-            try:
-                lock.acquire(timeout=0.5)
-                break
-            except Timeout:
-                if not told:
-                    say(f"another run computes the alignment plane {self.key}: waiting for it")
-                told = True
-                if stop.is_set():
-                    raise InterruptedRunError(
-                        "stopped while another run computed the alignment plane",
-                        mend="the same command goes on from there",
-                    ) from None
-        self._lock = lock
+        while not self._claim():
+            if not told:
+                say(f"another run computes the alignment plane {self.key}: waiting for it")
+            told = True
+            if stop.wait(WAIT_SECONDS):
+                raise InterruptedRunError(
+                    "stopped while another run computed the alignment plane",
+                    mend="the same command goes on from there",
+                )
         found = self._from_cache()
         if found is not None:
             self.release()
@@ -116,6 +112,8 @@ class PlaneStore:
     def keep(self, plane: Mapping[str, Tensor], losses: Mapping[str, list[float]], say: Say) -> None:
         """Write the plane to the cache and to the path that the configuration names, unless it lies there."""
         say(f"alignment plane {self.key} computed")
+        if self._save:
+            self._claim()  # a run that was resumed in the midst of it has none, and its dead self's goes so
         if self._save:
             for path in filter(None, (self._cached, self._named)):
                 if not path.is_file() and path.suffix not in LEGACY_PLANES:
@@ -126,9 +124,19 @@ class PlaneStore:
 
     def release(self) -> None:
         """Let others compute the plane."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        self._held.close()
+        self._is_held = False
+
+    def _claim(self) -> bool:
+        """Whether the computation is ours."""
+        if not self._is_held:
+            make_folder(self._cached.parent)
+            try:
+                self._held.enter_context(claim(self._cached.parent, name=f".{self.key}.lock"))
+            except BusyError:
+                return False
+            self._is_held = True
+        return True
 
     @property
     def cache_entry(self) -> str:

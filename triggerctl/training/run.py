@@ -3,6 +3,7 @@ goes on."""
 
 from __future__ import annotations
 
+import logging
 import shutil
 import threading
 import time
@@ -12,9 +13,10 @@ from pathlib import Path
 import torch
 
 from triggerctl.errors import InterruptedRunError, RunError, TriggerctlError
-from triggerctl.experiment.atomic import make_folder
+from triggerctl.experiment.atomic import clear_unfinished_writes, disk_errors, make_folder
 from triggerctl.experiment.claim import Claim, claim
-from triggerctl.experiment.state import RunState, read_state
+from triggerctl.experiment.process import this_process
+from triggerctl.experiment.state import RunState, read_state, write_state
 from triggerctl.model.device import default_threads, resolve_device
 from triggerctl.strategies.alignment_plane import AlignmentPlaneStrategy
 from triggerctl.strategies.base import MAIN, Phase
@@ -71,6 +73,7 @@ def execute(
         if action is Action.SKIP and finished is not None:
             settle(plan, finished)
             return finished
+        clear_unfinished_writes(plan.folder.path)
         own = plan.folder.checkpoint(plan.hash)
         checkpoint = None if plan.fresh else newest_checkpoint(own)
         chosen = resolve_device(device)
@@ -120,19 +123,19 @@ class _Run:
         self._checkpoints = plan.folder.checkpoint(plan.hash)
         self._resumed = checkpoint is not None
         self._listeners: list[Listener] = [listener]
+        self._state = RunState(
+            status="running",
+            hash=plan.hash,
+            strategy=plan.strategy.name,
+            seed=plan.config.seed,
+            started=datetime.now(UTC),
+        ).of(this_process())
         self.results = self._results_folder(checkpoint)
         self.progressed = Progressed.of(checkpoint)
         self.recorder = Recorder(
             plan.folder,
             self.results,
-            RunState(
-                status="running",
-                hash=plan.hash,
-                strategy=plan.strategy.name,
-                seed=plan.config.seed,
-                results=self.results.name,
-                started=datetime.now(UTC),
-            ),
+            self._state.model_copy(update={"results": self.results.name}),
             sizes=checkpoint.record["sizes"] if checkpoint else {},
             every=plan.config.finetune_config.logging_steps,
         )
@@ -147,8 +150,20 @@ class _Run:
     # ------------------------------------------------------------------------------------------------------
 
     def say(self, event: Event) -> None:
+        self._claim.check()
         for listener in self._listeners:
             listener(event)
+
+    def _say_failed(self, error: str) -> None:
+        """To each as far as it can hear: on a full disk there may be no room for the state, and the error
+        itself must come through. A run that another process has taken over is no longer ours to speak of."""
+        if self._claim.lost.is_set():
+            return
+        for listener in self._listeners:
+            try:
+                listener(Failed(error))
+            except TriggerctlError as second:
+                logging.getLogger("triggerctl.run").warning("the failure can't be written down: %s", second)
 
     def warn(self, message: str) -> None:
         self.progressed.warnings.append(message)
@@ -175,27 +190,34 @@ class _Run:
             self._leave(figures)
             self.say(Finished(self.results, time.perf_counter() - self._began))
         except InterruptedRunError:
-            self._checkpoint()
-            self.say(Interrupted(self.loop.position.step))
+            self._interrupted()
             raise
         except TriggerctlError as error:
-            self.say(Failed(str(error)))
+            self._say_failed(str(error))
             raise
         except torch.OutOfMemoryError as error:
-            self.say(Failed(f"out of memory: {error}"))
+            self._say_failed(f"out of memory: {error}")
             raise RunError(
                 "out of memory",
                 why=str(error).splitlines()[0],
                 mend="halve per_device_train_batch_size, double gradient_accumulation_steps: same update",
             ) from error
         except Exception as error:
-            self.say(Failed(f"{type(error).__name__}: {error}"))
+            self._say_failed(f"{type(error).__name__}: {error}")
             raise
         finally:
             if self._planes is not None:
                 self._planes.release()
             self.recorder.close()
         return self.results
+
+    def _interrupted(self) -> None:
+        try:
+            self._checkpoint()
+            self.say(Interrupted(self.loop.position.step))
+        except TriggerctlError as error:
+            self._say_failed(str(error))
+            raise
 
     def _begin(self) -> None:
         """The loop where the run stands, what it has gathered put back."""
@@ -266,16 +288,18 @@ class _Run:
             threads=self._threads,
             cache_entries=[self._planes.cache_entry] if self._planes is not None else [],
         )
-        leave_results(
-            self._plan,
-            self._prepared,
-            self.results,
-            summary,
-            self.loop.position,
-            figures=figures,
-            say=lambda message: self.say(Warned(message)),
-            threads=self._threads,
-        )
+        clear_unfinished_writes(self.results)
+        with disk_errors(self.results):
+            leave_results(
+                self._plan,
+                self._prepared,
+                self.results,
+                summary,
+                self.loop.position,
+                figures=figures,
+                say=lambda message: self.say(Warned(message)),
+                threads=self._threads,
+            )
 
     @property
     def _updates(self) -> int:
@@ -314,13 +338,14 @@ class _Run:
             state = read_state(folder.state)
             if state and state.status != "done" and state.hash == self._plan.hash:
                 begun = state.results
-        if (
-            begun
-            and (folder.results / begun).is_dir()
-            and not (folder.results / begun / "results.json").exists()
-        ):
-            return folder.results / begun
-        return folder.new_results(datetime.now())
+        if begun and not (folder.results / begun / "results.json").exists():
+            return make_folder(folder.results / begun)
+
+        def announce(results: Path) -> None:
+            # First, so that a run killed here finds its folder again.
+            write_state(folder.state, self._state.model_copy(update={"results": results.name}))
+
+        return folder.new_results(datetime.now(), announce=announce)
 
     # Hooks of the loop
     # --------------------------------------------------------------------------------------------
