@@ -50,13 +50,13 @@ class Kill:
 
 
 def draw_kills(count: int, seed: int) -> list[Kill]:
-    """Half of them by the clock alone, half soon after one of the first lines."""
+    """A third of them by the clock alone, the others soon after one of the first lines."""
     draw = random.Random(seed)
     kills = []
     for _ in range(count):
         victim = draw.choice(VICTIMS)
-        if draw.random() < 0.5:
-            kills.append(Kill(victim, 0, draw.uniform(0.0, 20.0), draw.randrange(2)))
+        if draw.random() < 1 / 3:
+            kills.append(Kill(victim, 0, draw.uniform(0.0, 25.0), draw.randrange(2)))
         else:
             kills.append(Kill(victim, draw.randint(1, 12), draw.uniform(0.0, 3.0), draw.randrange(2)))
     return kills
@@ -90,8 +90,6 @@ class Chaos:
             hit = self._strike(sweep, kill)
             self._say(f"kill {number:2}: {kill}: {hit}; {done} runs done")
             begun = self._lines()
-            if kill.victim != "worker":
-                sweep.wait()
         if sweep is not None:
             sweep.wait(LONGEST_WAIT)
         sweep, _ = self._start()
@@ -117,14 +115,13 @@ class Chaos:
     def _strike(self, sweep: subprocess.Popen[bytes], kill: Kill) -> str:
         if kill.victim == "group":
             os.killpg(sweep.pid, signal.SIGKILL)
+            sweep.wait()
             return "all killed"
-        if kill.victim == "parent":
-            sweep.kill()
-            return "parent killed"
-        workers = _workers(sweep.pid)
+        workers = _workers(sweep.pid) if kill.victim == "worker" else []
         if not workers:
             sweep.kill()
-            return "no worker yet: parent killed"
+            sweep.wait()
+            return "parent killed" if kill.victim == "parent" else "no worker yet: parent killed"
         with contextlib.suppress(psutil.NoSuchProcess):
             workers[kill.which % len(workers)].kill()
         return f"one of {len(workers)} workers killed"

@@ -20,7 +20,7 @@ TESTS = Path(__file__).parents[1]
 REPOSITORY = TESTS.parent
 sys.path.insert(0, str(TESTS))
 
-from engine import left_behind  # noqa: E402
+from engine import leavings, left_behind  # noqa: E402
 
 NAME = "exp"
 SEEDS = (1, 2, 3)
@@ -177,27 +177,6 @@ def _not_finished_once(place: Place, count: int) -> list[str]:
             found.append(
                 f"{name}: state {state['status']}, results {state['results']}, error {state['error']}"
             )
-    return found
-
-
-def leavings(folder: Path) -> list[str]:
-    """Everything below the folder that only a run under way may have there, and files that are no whole
-    JSON."""
-    found = []
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder.parent).as_posix()
-        hidden = path.name.startswith(".")
-        if hidden or path.name == "checkpoints" or path.suffix in (".lock", ".tmp", ".part"):
-            found.append(f"left: {name}")
-        elif path.parent.name == "results" and path.is_dir() and not (path / "results.json").is_file():
-            found.append(f"half results: {name} with {sorted(inner.name for inner in path.iterdir())}")
-        elif path.suffix in (".json", ".jsonl"):
-            text = path.read_text(encoding="utf-8")
-            try:
-                for part in text.splitlines() if path.suffix == ".jsonl" else [text]:
-                    json.loads(part)
-            except ValueError as error:
-                found.append(f"torn: {name}: {error}")
     return found
 
 

@@ -5,6 +5,7 @@ pytest tests/training/test_planes.py"""
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -209,7 +210,10 @@ def test_nothing_is_kept_where_saving_is_off(make_experiment: MakeExperiment) ->
     assert not (cache_root() / "planes").exists()
 
 
-def _run_slowly(folder: Path) -> None:
+def _run_slowly(folder: Path, cache: Path) -> None:
+    """In a process whose environment is an earlier test's."""
+    os.environ["TRIGGERCTL_CACHE"] = str(cache)
+
     def listener(event: Event) -> None:
         if isinstance(event, PhaseStarted) and event.phase == "negative_proxy":
             (folder / "computing").touch()
@@ -223,7 +227,7 @@ def test_two_runs_at_once_compute_their_plane_once(make_experiment: MakeExperime
     first, second = (steering(make_experiment, name) for name in ("first", "second"))
     forks = multiprocessing.get_context("forkserver")
     forks.set_forkserver_preload(["triggerctl.training.run"])
-    process = forks.Process(target=_run_slowly, args=(first,))
+    process = forks.Process(target=_run_slowly, args=(first, cache_root()))
     process.start()
     while not (first / "computing").exists():
         assert process.is_alive()

@@ -57,9 +57,14 @@ class Holder(BaseModel):
     process: ProcessIdentity | None = None
     heartbeat: float = 0.0
 
+    @property
+    def is_given_back(self) -> bool:
+        """Whether its holder is done with it, though it could not take it off."""
+        return self.heartbeat == _GIVEN_BACK
+
     def is_stale(self, now: float) -> bool:
         """`now`: seconds, by the file system's clock."""
-        if self.heartbeat == _GIVEN_BACK:
+        if self.is_given_back:
             return True
         if self.process is not None and is_here(self.process):
             return not is_alive(self.process)

@@ -120,13 +120,22 @@ def effective_status(
 
 def run_status(folder: Path) -> tuple[RunState, ShownStatus]:
     """The state of a run folder and what to show for it; a folder without `state.json` is pending, and a run
-    that died after it wrote its results is done all the same."""
+    that died after it wrote its results is done all the same.
+
+    Who runs holds the claim. A worker process lives on after a run, so that a state which says running though
+    nobody holds the claim is stale too: the disk had no room for what became of the run."""
     state = read_state(folder / "state.json")
     if state is None:
         return RunState(), "pending"
     holder = holder_of(folder) if state.status == "running" else None
     sign = datetime.fromtimestamp(holder.heartbeat, UTC) if holder else None
     shown = effective_status(state, now=datetime.now(UTC), lock_heartbeat=sign)
+    if shown == "running" and (holder is None or holder.is_given_back):
+        # It may have ended between the two looks.
+        again = read_state(folder / "state.json")
+        if again is not None and again.status != "running":
+            return again, again.status
+        shown = "stale"
     if shown == "stale" and state.results and (folder / "results" / state.results / "results.json").is_file():
         return state, "done"
     return state, shown
