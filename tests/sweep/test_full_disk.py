@@ -84,7 +84,7 @@ def _disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     def on_it(self: jsonl.JsonLinesWriter, path: Path) -> None:
         whole(self, path)
-        self._file = Lines(self._file)  # type: ignore[assignment, arg-type]
+        self._file = Lines(self._file)  # type: ignore[assignment]
 
     monkeypatch.setattr(jsonl.JsonLinesWriter, "__init__", on_it)
     DISK.root = tmp_path / "experiments"

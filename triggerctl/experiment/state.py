@@ -90,6 +90,11 @@ def read_state(path: Path) -> RunState | None:
         if not path.exists():
             return None
         raise
+    return parse_state(content, path)
+
+
+def parse_state(content: bytes, path: Path) -> RunState:
+    """What a state.json says. Raises InputError, naming the path, where that is no state."""
     try:
         return RunState.model_validate_json(content)
     except ValidationError as error:
@@ -120,25 +125,32 @@ def effective_status(
 
 def run_status(folder: Path) -> tuple[RunState, ShownStatus]:
     """The state of a run folder and what to show for it; a folder without `state.json` is pending, and a run
-    that died after it wrote its results is done all the same.
-
-    Who runs holds the claim. A worker process lives on after a run, so that a state which says running though
-    nobody holds the claim is stale too: the disk had no room for what became of the run."""
+    that died after it wrote its results is done all the same."""
     state = read_state(folder / "state.json")
     if state is None:
         return RunState(), "pending"
-    holder = holder_of(folder) if state.status == "running" else None
+    return state, shown_status(folder, state)
+
+
+def shown_status(folder: Path, state: RunState) -> ShownStatus:
+    """What to show for the state of a run folder; of one that says running, its claim is looked at too.
+
+    Who runs holds the claim. A worker process lives on after a run, so that a state which says running though
+    nobody holds the claim is stale: the disk had no room for what became of the run."""
+    if state.status != "running":
+        return state.status
+    holder = holder_of(folder)
     sign = datetime.fromtimestamp(holder.heartbeat, UTC) if holder else None
     shown = effective_status(state, now=datetime.now(UTC), lock_heartbeat=sign)
     if shown == "running" and (holder is None or holder.is_given_back):
         # It may have ended between the two looks.
         again = read_state(folder / "state.json")
         if again is not None and again.status != "running":
-            return again, again.status
+            return again.status
         shown = "stale"
     if shown == "stale" and state.results and (folder / "results" / state.results / "results.json").is_file():
-        return state, "done"
-    return state, shown
+        return "done"
+    return shown
 
 
 def tail(path: Path, lines: int, *, at_most: int = 65536) -> list[str]:
