@@ -20,7 +20,7 @@ from engine import leavings, left_behind, no_figures
 from triggerctl.config.load import load_config
 from triggerctl.config.models import ExperimentConfig
 from triggerctl.experiment import jsonl
-from triggerctl.experiment.claim import holder_of
+from triggerctl.experiment.claim import claim, holder_of
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.experiment.state import run_status
 from triggerctl.sweep.cell import CellJob, CellOutcome, Outcome, RunSettings, train_cell
@@ -110,26 +110,26 @@ def train(folder: Path, *, full_from: int | None = None) -> CellOutcome:
 @pytest.fixture
 def make_short(make_experiment: MakeExperiment) -> Callable[[str], Path]:
     def make(name: str) -> Path:
-        values = {"epochs": 1, "max_to_eval": 2, "per_device_train_batch_size": 32}
-        return make_experiment(name, experiment_name="one", finetune=values)
+        values = {"epochs": 1, "max_to_eval": 1, "per_device_train_batch_size": 32}
+        return make_experiment(name, experiment_name="one", max_dataset_size=40, finetune=values)
 
     return make
 
 
+@pytest.mark.slow
 def test_wherever_the_disk_fills_up_the_run_says_so_and_goes_on_once_there_is_room(
     make_short: Callable[[str], Path],
 ) -> None:
+    """The first run finds the disk full from write 1 on, the next from write 2 on, and so forth."""
     undisturbed = make_short("undisturbed")
     outcome = train(undisturbed)
     assert outcome.results is not None
     whole, writes = left_behind(outcome.results), DISK.writes
     assert writes > 30
-    print(writes)
     for number in range(1, writes + 1):
         folder = make_short(f"full_from_{number}")
         outcome = train(folder, full_from=number)
         assert DISK.refused, number
-        stood = (folder / "state.json").is_file()
         if outcome.outcome is not Outcome.DONE:
             assert outcome.outcome is Outcome.FAILED, (number, outcome)
             assert "No space left on device" in outcome.reason, (number, outcome)
@@ -142,5 +142,21 @@ def test_wherever_the_disk_fills_up_the_run_says_so_and_goes_on_once_there_is_ro
         assert outcome.outcome in (Outcome.DONE, Outcome.SKIPPED), (number, outcome)
         assert outcome.results is not None
         assert left_behind(outcome.results) == whole, number
-        assert leavings(folder) == [], (number, stood)
+        assert leavings(folder) == [], number
         assert run_status(folder)[1] == "done", number
+
+
+def test_a_claim_that_finds_no_room_for_its_end_counts_as_given_back(tmp_path: Path) -> None:
+    """The process that held it lives on, as a worker does."""
+    folder = tmp_path / "experiments"
+    folder.mkdir()
+    with claim(folder):
+        DISK.full_from = 1
+    DISK.full_from = None
+    holder = holder_of(folder)
+    assert holder is not None
+    assert holder.is_given_back
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+    with claim(folder):
+        pass
+    assert list(folder.iterdir()) == []
