@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from triggerctl.config.load import load_config
 from triggerctl.experiment.layout import ExperimentFolder
@@ -96,13 +96,14 @@ def _run_to_death(folder: Path, at: str) -> None:
         if kind == "evaluating" and inside and evaluations == count - 1:
             _die()
 
-    def cut_off(content: object, path: Path) -> None:
+    def cut_off(content: object, file: BinaryIO) -> None:
         nonlocal writes
         writes += 1
         if writes < count:
-            whole_save(content, path)
+            whole_save(content, file)
             return
-        path.write_bytes(b"half a file")
+        file.write(b"half a file")
+        file.flush()
         _die()
 
     def figures(results: Path, summary: TriggerctlResults, losses: list[float]) -> None:
@@ -131,6 +132,27 @@ def left_behind(results: Path) -> dict[str, object]:
         found[name] = (results / name).read_text(encoding="utf-8")
     for path in sorted(results.glob("*/*.safetensors")):
         found[f"{path.parent.name}/{path.name}"] = path.read_bytes()
+    return found
+
+
+def leavings(folder: Path) -> list[str]:
+    """Everything below the folder that only a run under way may have there, and files that are no whole
+    JSON."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder.parent).as_posix()
+        hidden = path.name.startswith(".")
+        if hidden or path.name == "checkpoints" or path.suffix in (".lock", ".tmp", ".part"):
+            found.append(f"left: {name}")
+        elif path.parent.name == "results" and path.is_dir() and not (path / "results.json").is_file():
+            found.append(f"half results: {name} with {sorted(inner.name for inner in path.iterdir())}")
+        elif path.suffix in (".json", ".jsonl"):
+            text = path.read_text(encoding="utf-8")
+            try:
+                for part in text.splitlines() if path.suffix == ".jsonl" else [text]:
+                    json.loads(part)
+            except ValueError as error:
+                found.append(f"torn: {name}: {error}")
     return found
 
 

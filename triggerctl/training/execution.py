@@ -3,15 +3,17 @@ says why not. It owns what the loop leaves to its caller."""
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 from triggerctl.errors import InterruptedRunError, TriggerctlError
-from triggerctl.experiment.atomic import make_folder
+from triggerctl.experiment.atomic import clear_unfinished_writes, disk_errors, make_folder
 from triggerctl.experiment.claim import Claim
-from triggerctl.experiment.state import RunState, read_state
+from triggerctl.experiment.process import this_process
+from triggerctl.experiment.state import RunState, read_state, write_state
 from triggerctl.strategies.alignment_plane import AlignmentPlaneStrategy
 from triggerctl.strategies.base import MAIN, Phase
 from triggerctl.training.begun import Begun
@@ -83,20 +85,20 @@ class Execution:
         self._checkpoints = plan.folder.checkpoint(plan.hash)
         self._resumed = checkpoint is not None
         self._listeners: list[Listener] = [listener]
+        self._state = RunState(
+            status="running",
+            hash=plan.hash,
+            strategy=plan.strategy.name,
+            seed=plan.config.seed,
+            started=datetime.now(UTC),
+        ).of(this_process())
         self.results = self._results_folder(checkpoint)
         self.progressed = Progressed.of(checkpoint)
         self._entries_before: list[str] = checkpoint.record.get("cache_entries", []) if checkpoint else []
         self.recorder = Recorder(
             plan.folder,
             self.results,
-            RunState(
-                status="running",
-                hash=plan.hash,
-                strategy=plan.strategy.name,
-                seed=plan.config.seed,
-                results=self.results.name,
-                started=datetime.now(UTC),
-            ),
+            self._state.model_copy(update={"results": self.results.name}),
             sizes=checkpoint.record["sizes"] if checkpoint else {},
             every=plan.config.finetune_config.logging_steps,
         )
@@ -113,8 +115,20 @@ class Execution:
     # ------------------------------------------------------------------------------------------------------
 
     def say(self, event: Event) -> None:
+        self._claim.check()
         for listener in self._listeners:
             listener(event)
+
+    def _say_failed(self, error: str) -> None:
+        """To each as far as it can hear: on a full disk there may be no room for the state, and the error
+        itself must come through. A run that another process has taken over is no longer ours to speak of."""
+        if self._claim.lost.is_set():
+            return
+        for listener in self._listeners:
+            try:
+                listener(Failed(error))
+            except TriggerctlError as second:
+                logging.getLogger("triggerctl.run").warning("the failure can't be written down: %s", second)
 
     def warn(self, message: str) -> None:
         self.progressed.warnings.append(message)
@@ -142,26 +156,33 @@ class Execution:
             self._leave(figures)
             self.say(Finished(self.results, time.perf_counter() - self._began))
         except InterruptedRunError:
-            self._checkpoint()
-            self.say(Interrupted(self.loop.position.step))
+            self._interrupted()
             raise
         except TriggerctlError as error:
-            self.say(Failed(str(error)))
+            self._say_failed(str(error))
             raise
         except Exception as error:
             if not is_out_of_memory(error):
-                self.say(Failed(f"{type(error).__name__}: {error}"))
+                self._say_failed(f"{type(error).__name__}: {error}")
                 raise
             exhausted = Exhausted(str(error).splitlines()[0], self._begun.micro_batch, self.results.name)
             if self._begun.exhausted is None and exhausted.micro_batch > 1:
                 raise OutOfMemoryRunError(exhausted) from None
-            self.say(Failed(f"out of memory: {exhausted.why}"))
+            self._say_failed(f"out of memory: {exhausted.why}")
             raise out_of_memory(exhausted) from None
         finally:
             if self._planes is not None:
                 self._planes.release()
             self.recorder.close()
         return self.results
+
+    def _interrupted(self) -> None:
+        try:
+            self._checkpoint()
+            self.say(Interrupted(self.loop.position.step))
+        except TriggerctlError as error:
+            self._say_failed(str(error))
+            raise
 
     def _begin(self) -> None:
         """The loop where the run stands, what it has gathered put back; all its processes together."""
@@ -235,16 +256,18 @@ class Execution:
             micro_batch=self._begun.micro_batch,
             cache_entries=self._cache_entries,
         )
-        leave_results(
-            self._plan,
-            self._prepared,
-            self.results,
-            summary,
-            self.loop.position,
-            figures=figures,
-            say=lambda message: self.say(Warned(message)),
-            threads=self._threads,
-        )
+        clear_unfinished_writes(self.results)
+        with disk_errors(self.results):
+            leave_results(
+                self._plan,
+                self._prepared,
+                self.results,
+                summary,
+                self.loop.position,
+                figures=figures,
+                say=lambda message: self.say(Warned(message)),
+                threads=self._threads,
+            )
 
     @property
     def _cache_entries(self) -> list[str]:
@@ -295,13 +318,14 @@ class Execution:
             state = read_state(folder.state)
             if state and state.status != "done" and state.hash == self._plan.hash:
                 begun = state.results
-        if (
-            begun
-            and (folder.results / begun).is_dir()
-            and not (folder.results / begun / "results.json").exists()
-        ):
-            return folder.results / begun
-        return folder.new_results(datetime.now())
+        if begun and not (folder.results / begun / "results.json").exists():
+            return make_folder(folder.results / begun)
+
+        def announce(results: Path) -> None:
+            # First, so that a run killed here finds its folder again.
+            write_state(folder.state, self._state.model_copy(update={"results": results.name}))
+
+        return folder.new_results(datetime.now(), announce=announce)
 
     # Hooks of the loop
     # --------------------------------------------------------------------------------------------

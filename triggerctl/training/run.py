@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from triggerctl.experiment.atomic import make_folder
+from triggerctl.experiment.atomic import clear_unfinished_writes, make_folder
 from triggerctl.experiment.cache import Cache
 from triggerctl.experiment.claim import claim
 from triggerctl.model.device import default_threads, resolve_device
@@ -58,6 +58,7 @@ def execute(
         if action is Action.SKIP and finished is not None:
             settle(plan, finished)
             return finished
+        clear_unfinished_writes(plan.folder.path)
         chosen = resolve_device(device)
         check_tracker(plan.config.finetune_config.report_to)
         exhausted: Exhausted | None = None
