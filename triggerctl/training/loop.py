@@ -80,7 +80,10 @@ class Hooks(Protocol):
 
 
 class TrainingLoop:
-    """Trains `model` by `strategy`. The caller owns checkpoints and evaluation, through `Hooks`."""
+    """Trains `model` by `strategy`. The caller owns checkpoints and evaluation, through `Hooks`.
+
+    `micro_batch`: units that go through the model at once, None for the configuration's; the updates are the
+    same whatever it is."""
 
     def __init__(
         self,
@@ -90,6 +93,7 @@ class TrainingLoop:
         *,
         pad_id: int,
         optimiser_name: str,
+        micro_batch: int | None = None,
         position: Position,
         listener: Listener,
         should_stop: Callable[[], bool],
@@ -104,6 +108,7 @@ class TrainingLoop:
         self.schedule: LRScheduler
         self._pad_id = pad_id
         self._optimiser_name = optimiser_name
+        self._micro_batch = micro_batch or self.options.per_device_train_batch_size
         self._listener = listener
         self._should_stop = should_stop
         self._weights: dict[str, torch.nn.Parameter] = model.trainable
@@ -187,7 +192,7 @@ class TrainingLoop:
             phase,
             self.data[self.position.phase],
             self._weights,
-            limit=self.options.per_device_train_batch_size,
+            limit=self._micro_batch,
             pad_id=self._pad_id,
         )
         # A phase's chance is its own: it is the same whether the phases before it were run or not.

@@ -68,6 +68,7 @@ def summarise(
     timings: dict[str, float],
     evaluated_tokens: int,
     threads: int,
+    micro_batch: int,
     cache_entries: Sequence[str],
 ) -> TriggerctlResults:
     """Everything of ours for results.json. `cache_entries`: what the run used beside downloads."""
@@ -95,6 +96,7 @@ def summarise(
             "dtype": str(prepared.dtype).removeprefix("torch."),
             "threads": threads,
             "gradient_checkpointing": prepared.checkpointing,
+            "micro_batch": micro_batch,
         },
         model={
             "name": plan.model.name,

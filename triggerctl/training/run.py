@@ -6,12 +6,13 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
-from triggerctl.errors import InterruptedRunError, RunError, TriggerctlError
+from triggerctl.errors import InterruptedRunError, TriggerctlError
 from triggerctl.experiment.atomic import make_folder
 from triggerctl.experiment.claim import Claim, claim
 from triggerctl.experiment.state import RunState, read_state
@@ -38,6 +39,13 @@ from triggerctl.training.events import (
 )
 from triggerctl.training.loop import Position, TrainingLoop, is_at_the_start
 from triggerctl.training.measuring import VARIANT, Measurer, Moment, Progressed
+from triggerctl.training.out_of_memory import (
+    Exhausted,
+    OutOfMemoryRunError,
+    free_memory,
+    is_out_of_memory,
+    out_of_memory,
+)
 from triggerctl.training.outcome import Figures, leave_results, summarise
 from triggerctl.training.plan import Action, RunPlan, decide
 from triggerctl.training.planes import PlaneStore, plane_store
@@ -71,20 +79,50 @@ def execute(
         if action is Action.SKIP and finished is not None:
             settle(plan, finished)
             return finished
-        own = plan.folder.checkpoint(plan.hash)
-        checkpoint = None if plan.fresh else newest_checkpoint(own)
         chosen = resolve_device(device)
-        used_threads = _set_threads(checkpoint, threads)
         check_tracker(plan.config.finetune_config.report_to)
-        prepared = prepare(plan, chosen, listener)
-        planes = plane_store(plan, prepared, threads=used_threads)
-        if planes is not None and (checkpoint is None or is_at_the_start(position_of(checkpoint))):
-            planes.find()
-        if plan.fresh:
-            shutil.rmtree(own, ignore_errors=True)
-        with run_log(plan.folder.log):
-            run = _Run(plan, prepared, checkpoint, planes, listener, stop, held, used_threads)
-            return run.to_the_end(figures)
+        exhausted: Exhausted | None = None
+        while True:
+            begun = _Begun.look(plan, exhausted)
+            used_threads = _set_threads(begun.checkpoint, threads)
+            prepared = prepare(plan, chosen, listener)
+            planes = plane_store(plan, prepared, threads=used_threads)
+            if planes is not None and begun.is_at_the_start:
+                planes.find()
+            if plan.fresh and exhausted is None:
+                shutil.rmtree(plan.folder.checkpoint(plan.hash), ignore_errors=True)
+            with run_log(plan.folder.log):
+                run = _Run(plan, prepared, begun, planes, listener, stop, held, used_threads)
+                try:
+                    return run.to_the_end(figures)
+                except OutOfMemoryRunError as error:
+                    exhausted = error.exhausted
+            # Out here nothing holds the model any more, once these two names are gone.
+            del run, prepared
+            free_memory()
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """Where a run stands before this process goes on with it. `micro_batch`: units that it puts through the
+    model at once."""
+
+    checkpoint: Checkpoint | None
+    micro_batch: int
+    exhausted: Exhausted | None = None
+
+    @classmethod
+    def look(cls, plan: RunPlan, exhausted: Exhausted | None) -> _Begun:
+        own = plan.folder.checkpoint(plan.hash)
+        starts_anew = plan.fresh and exhausted is None
+        checkpoint = None if starts_anew else newest_checkpoint(own)
+        asked = plan.config.finetune_config.per_device_train_batch_size
+        before = checkpoint.record.get("micro_batch", asked) if checkpoint else asked
+        return cls(checkpoint, exhausted.next_micro_batch if exhausted else before, exhausted)
+
+    @property
+    def is_at_the_start(self) -> bool:
+        return self.checkpoint is None or is_at_the_start(position_of(self.checkpoint))
 
 
 def _set_threads(checkpoint: Checkpoint | None, asked: int | None) -> int:
@@ -101,15 +139,16 @@ class _Run:
         self,
         plan: RunPlan,
         prepared: Prepared,
-        checkpoint: Checkpoint | None,
+        begun: _Begun,
         planes: PlaneStore | None,
         listener: Listener,
         stop: threading.Event,
         held: Claim,
         threads: int,
     ) -> None:
+        checkpoint = begun.checkpoint
         self._plan = plan
-        self._checkpoint_before = checkpoint
+        self._begun = begun
         self._planes = planes
         self._prepared = prepared
         self._stop = stop
@@ -181,16 +220,15 @@ class _Run:
         except TriggerctlError as error:
             self.say(Failed(str(error)))
             raise
-        except torch.OutOfMemoryError as error:
-            self.say(Failed(f"out of memory: {error}"))
-            raise RunError(
-                "out of memory",
-                why=str(error).splitlines()[0],
-                mend="halve per_device_train_batch_size, double gradient_accumulation_steps: same update",
-            ) from error
         except Exception as error:
-            self.say(Failed(f"{type(error).__name__}: {error}"))
-            raise
+            if not is_out_of_memory(error):
+                self.say(Failed(f"{type(error).__name__}: {error}"))
+                raise
+            exhausted = Exhausted(str(error).splitlines()[0], self._begun.micro_batch, self.results.name)
+            if self._begun.exhausted is None and exhausted.micro_batch > 1:
+                raise OutOfMemoryRunError(exhausted) from None
+            self.say(Failed(f"out of memory: {exhausted.why}"))
+            raise out_of_memory(exhausted) from None
         finally:
             if self._planes is not None:
                 self._planes.release()
@@ -199,26 +237,29 @@ class _Run:
 
     def _begin(self) -> None:
         """The loop where the run stands, what it has gathered put back."""
-        prepared, checkpoint = self._prepared, self._checkpoint_before
+        prepared, checkpoint = self._prepared, self._begun.checkpoint
         self.loop = TrainingLoop(
             prepared.model,
             prepared.strategy,
             prepared.phases,
             pad_id=prepared.encoder.pad_id,
             optimiser_name=prepared.optimiser,
+            micro_batch=self._begun.micro_batch,
             position=position_of(checkpoint) if checkpoint else Position(),
             listener=self.say,
             should_stop=self._stop.is_set,
         )
         if checkpoint is not None:
             restore(checkpoint, self.loop)
-            return
-        for warning in (
-            *self._plan.warnings,
-            *prepared.warnings,
-            *(self._planes.warnings if self._planes else ()),
-        ):
-            self.warn(warning)
+        else:
+            for warning in (
+                *self._plan.warnings,
+                *prepared.warnings,
+                *(self._planes.warnings if self._planes else ()),
+            ):
+                self.warn(warning)
+        if self._begun.exhausted is not None:
+            self.warn(self._begun.exhausted.said)
 
     def _obtain_plane(self) -> None:
         """Take up an alignment plane that another run has found, or claim its computation."""
@@ -264,6 +305,7 @@ class _Run:
             timings=progressed.timings,
             evaluated_tokens=progressed.evaluated_tokens,
             threads=self._threads,
+            micro_batch=self._begun.micro_batch,
             cache_entries=[self._planes.cache_entry] if self._planes is not None else [],
         )
         leave_results(
@@ -309,7 +351,11 @@ class _Run:
     def _results_folder(self, checkpoint: Checkpoint | None) -> Path:
         """The folder this very run began to write before, else a new one."""
         folder = self._plan.folder
-        begun: str | None = checkpoint.record["results"] if checkpoint else None
+        begun: str | None = None
+        if checkpoint is not None:
+            begun = checkpoint.record["results"]
+        elif self._begun.exhausted is not None:
+            begun = self._begun.exhausted.results
         if begun is None and not self._plan.fresh:
             state = read_state(folder.state)
             if state and state.status != "done" and state.hash == self._plan.hash:
@@ -376,6 +422,7 @@ class _Run:
             {
                 "results": self.results.name,
                 "threads": self._threads,
+                "micro_batch": self._begun.micro_batch,
                 "device": str(self._prepared.device),
                 "sizes": self.recorder.sizes(),
                 "progressed": self.progressed.document(),
