@@ -10,10 +10,11 @@ import logging
 import os
 import pickle
 import signal
+import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ NODES_SECONDS = 2.0
 """Between two looks at which nodes live."""
 RETRIES = 3
 """How often Ray begins a run again whose process or node died."""
+KNOCK_SECONDS = 10.0
+"""How long a cluster may take to answer."""
 _OBJECT_STORE_BYTES = 80 * 2**20
 """What a cluster of our own sets aside for passing objects: near the least that Ray takes, for orders and
 answers are small."""
@@ -274,6 +277,7 @@ def _connect(address: str | None) -> Any:
     }
     with _signal_handlers_kept():
         try:
+            _knock(address or "")
             ray.init(
                 address=address or "local",
                 log_to_driver=False,
@@ -286,6 +290,14 @@ def _connect(address: str | None) -> Any:
     return ray
 
 
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens at `host:port` or `ray://host:port`: Ray itself would ask for
+    minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
+
+
 def _silence() -> None:
     """Keep Ray's reports of deaths, which hold pages of its own logs, off standard output: what matters of
     them is told by `note`. Ray has no option for it; where this way is gone, they are shown."""
@@ -296,7 +308,7 @@ def _silence() -> None:
 
 
 @contextlib.contextmanager
-def _signal_handlers_kept() -> Any:
+def _signal_handlers_kept() -> Iterator[None]:
     """Put the handlers back that Ray replaces when it begins."""
     here = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if here}
