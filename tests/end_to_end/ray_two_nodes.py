@@ -31,8 +31,9 @@ from triggerctl.cli.app import main  # noqa: E402
 from triggerctl.sweep.launchers.ray import RayLauncher  # noqa: E402
 
 SEEDS = (1, 2)
-STEP = 30
-"""The run is disturbed once it has done so many updates."""
+STEP = 45
+"""The run is disturbed once it has done so many updates: more than one epoch, after which there is a
+checkpoint."""
 
 
 def new_experiment(root: Path) -> Path:

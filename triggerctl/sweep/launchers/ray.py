@@ -300,11 +300,11 @@ def _knock(address: str) -> None:
 
 def _silence() -> None:
     """Keep Ray's reports of deaths, which hold pages of its own logs, off standard output: what matters of
-    them is told by `note`. Ray has no option for it; where this way is gone, they are shown."""
-    with contextlib.suppress(ImportError, AttributeError, KeyError):
-        from ray._private.ray_logging import global_worker_stdstream_dispatcher
+    them is told by `note`. Ray has no option for it, only this switch; where it is gone, they are shown."""
+    from ray._private import worker
 
-        global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
+    if hasattr(worker, "_worker_logs_enabled"):
+        worker._worker_logs_enabled = False
 
 
 @contextlib.contextmanager
