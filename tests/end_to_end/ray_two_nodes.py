@@ -1,5 +1,5 @@
-"""A sweep on a real Ray cluster of two nodes, one of which dies in the middle of a run: the run goes on at the
-other node from its checkpoint, with the results of one that was never disturbed.
+"""A sweep on a real Ray cluster of two nodes, one of which dies in the middle of a run: the run goes on at
+the other node from its checkpoint, with the results of one that was never disturbed.
 
 Each node is a raylet with processes of its own, all on this machine; the node that dies is killed (SIGKILL),
 raylet and workers at once. A third raylet, which may run nothing, holds the cluster together.

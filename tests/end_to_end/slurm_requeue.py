@@ -1,5 +1,5 @@
-"""A sweep on a real Slurm (slurmctld and slurmd, of this machine or another): a job array, of which one job is
-cancelled, one is sent the signal of a pre-emption and one is queued again by Slurm itself, each in the middle
+"""A sweep on a real Slurm (slurmctld and slurmd, of this machine or another): a job array, of which one job
+is cancelled, one is sent the signal of a pre-emption and one is queued again by Slurm itself, each in the middle
 of its run. Every run then stands where it should; the same command submits what is missing, and only that;
 and the results are those of runs that were never disturbed.
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from engine import left_behind, run, state
 from launched import SETTINGS, Told, make_reachable, sweep
 
@@ -111,6 +110,6 @@ def test_a_cluster_that_does_not_answer_is_named(
 ) -> None:
     folder = make_experiment("exp")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    with pytest.raises(InputError, match="no Ray cluster answers; RAY_ADDRESS=127.0.0.1:1"):
+    with pytest.raises(InputError, match=r"no Ray cluster answers; RAY_ADDRESS=127\.0\.0\.1:1"):
         sweep(folder, RayLauncher(), seeds=[1])
     assert not (folder / "sweeps").exists()

@@ -3,6 +3,7 @@ are processes of this machine (submitit's local executor). Run: pytest tests/swe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,7 +16,6 @@ import pytest
 from engine import left_behind, run, state
 from launched import Told, make_reachable, sweep
 
-from triggerctl.errors import InputError
 from triggerctl.experiment.claim import claim
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.sweep.launchers.slurm import SlurmLauncher
@@ -101,9 +101,9 @@ def test_a_submitted_sweep_goes_on_alone_and_is_not_submitted_again(
 def test_the_signal_of_a_preemption_queues_the_run_again_and_it_goes_on(
     make_experiment: MakeExperiment,
 ) -> None:
-    finetune = {"epochs": 60, "max_to_eval": 2}
+    finetune = {"epochs": 25, "max_to_eval": 2}
     folder = make_experiment("exp", finetune=finetune)
-    pids = []
+    pids: list[int] = []
 
     def preempt_once_it_trains(told: Told) -> None:
         if not trains(folder / "seed_1"):
@@ -158,21 +158,30 @@ def test_two_do_not_submit_at_once(make_experiment: MakeExperiment) -> None:
     folder = make_experiment("exp", finetune=SHORT)
     jobs = folder / "sweeps" / "slurm"
     jobs.mkdir(parents=True)
-    stop = threading.Event()
-    stop.set()
-    with claim(jobs), pytest.raises(InputError):
-        sweep(folder, launcher(folder), seeds=[1], stop=stop)
-    assert records(folder) == []
+    with contextlib.ExitStack() as other:
+        other.enter_context(claim(jobs))
+        seen = []
+
+        def let_go(told: Told) -> None:
+            seen.append(len(records(folder)))
+            other.close()
+
+        told = sweep(folder, launcher(folder, wait=True), seeds=[1], ticked=let_go)
+    assert seen[0] == 0, "nothing is submitted while another submits"
+    assert told.outcomes == {"seed_1": "done"}
 
 
 def test_the_queue_is_read_by_number_and_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for squeue, which answers as Slurm does: numbers are used again, names are not ours alone."""
+    """A stand-in for squeue, which answers as Slurm does: numbers are used again, also for others' jobs."""
     squeue = tmp_path / "squeue"
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     squeue.write_text("#!/bin/sh\nprintf '12_0|triggerctl-exp\\n12_2|triggerctl-exp\\n13|other\\n'\n")
     squeue.chmod(0o755)
     assert queued_in_slurm(["12_0", "12_1", "13"], "triggerctl-exp") == {"12_0"}
-    squeue.write_text("#!/bin/sh\necho 'slurm_load_jobs error: Invalid job id specified' >&2\nexit 1\n")
+    says = "#!/bin/sh\necho 'slurm_load_jobs error: {}' >&2\nexit 1\n"
+    squeue.write_text(says.format("Invalid job id specified"))
     assert queued_in_slurm(["12_0"], "triggerctl-exp") == set()
-    squeue.write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2\nexit 1\n")
+    squeue.write_text(
+        "#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2\nexit 1\n"
+    )
     assert queued_in_slurm(["12_0"], "triggerctl-exp") is None
