@@ -9,13 +9,16 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from triggerctl.config.load import load_config
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.experiment.results import TriggerctlResults
 from triggerctl.training.events import Event
 from triggerctl.training.plan import RunPlan, plan_run
+
+if TYPE_CHECKING:
+    from triggerctl.model.keeper import ModelKeeper
 
 VOLATILE = ("timings", "throughput", "memory")
 """What of a result may differ from run to run."""
@@ -38,6 +41,8 @@ def run(
     fresh: bool = False,
     threads: int | None = 1,
     figures: Callable[[Path, TriggerctlResults, list[float]], str | None] = no_figures,
+    cache: bool = True,
+    keeper: ModelKeeper | None = None,
 ) -> Path:
     """The engine's own entry, with one thread; returns the results folder."""
     from triggerctl.training.run import execute
@@ -50,6 +55,8 @@ def run(
         figures=figures,
         device="cpu",
         threads=threads,
+        cache=cache,
+        keeper=keeper,
     )
 
 

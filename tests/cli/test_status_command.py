@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,3 +79,142 @@ def test_the_studys_folders_are_read(capsys: pytest.CaptureFixture[str]) -> None
     assert shown["runs"]
     assert {run["state"] for run in shown["runs"]} == {"done"}
     assert all(run["rates"]["outcome"] is not None for run in shown["runs"])
+
+
+def left(folder: Path, name: str = "20260101_000000") -> None:
+    """A finished run, as the study leaves it."""
+    results = folder / "results" / name
+    results.mkdir(parents=True)
+    document = {
+        "experiment_config": {"proxy_strategy": "naive", "seed": 1},
+        "train_losses": [0.5],
+        "outcome_losses": [1.0, 0.5],
+        "outcome_trigger_response_percent": [0.0, 1.0],
+    }
+    (results / "results.json").write_text(json.dumps(document), encoding="utf-8")
+
+
+def state_of(folder: Path, status: str, **values: object) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    made = RunState(strategy="naive", seed=1, epochs=4.0).model_copy(update={"status": status, **values})
+    write_state(folder / "state.json", made.of(this_process()))
+
+
+def test_results_that_cannot_be_read_are_named(experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    left(experiment / "seed_1")
+    left(experiment / "seed_2")
+    broken = experiment / "seed_2" / "results" / "20260101_000000" / "results.json"
+    broken.write_text("{", encoding="utf-8")
+    assert main(["status", "exp"]) == 0
+    said = capsys.readouterr().out
+    assert "1 done, 1 failed" in said
+    assert "experiments/exp/seed_2/results/20260101_000000/results.json" in said
+
+
+def test_of_very_many_runs_the_failed_and_the_newest_are_shown_and_json_has_all(
+    experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(250):
+        left(experiment / f"seed_{seed}", f"20260101_{seed:06d}")
+    for seed in (7, 8):
+        state_of(experiment / f"seed_{seed}", "failed", error="out of memory", results="later")
+    assert main(["status", "exp"]) == 0
+    said = capsys.readouterr().out
+    assert "248 done, 2 failed" in said or "248 done" in said
+    shown = [int(seed) for seed in re.findall(r"^ +seed_(\d+) ", said, flags=re.MULTILINE)]
+    assert set(shown[:2]) == {7, 8}
+    assert shown[2:52] == list(range(249, 199, -1))
+    assert "… 198 done; --json has every run" in said
+
+    assert main(["status", "exp", "--json"]) == 0
+    (document,) = json.loads(capsys.readouterr().out)
+    assert len(document["runs"]) == 250
+
+
+def test_many_experiments_stand_in_one_table(experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(20):
+        left(experiment.parent / f"other_{number}" / "seed_1")
+        left(experiment.parent / f"alone_{number}")
+    assert main(["status"]) == 0
+    said = capsys.readouterr().out
+    assert "41 experiments  40 done, 1 pending" in said
+    assert said.count("strategy") == 1
+    assert re.search(r"^ +other_19/seed_1 +naive", said, flags=re.MULTILINE)
+    assert re.search(r"^ +alone_3 +naive", said, flags=re.MULTILINE)
+
+
+class Looks:
+    """Stands for the seconds between two looks: what happens meanwhile, and Ctrl-C after the last."""
+
+    def __init__(self, *meanwhile: Callable[[], None]) -> None:
+        self.meanwhile = list(meanwhile)
+
+    def __call__(self, seconds: float) -> None:
+        if not self.meanwhile:
+            raise KeyboardInterrupt
+        self.meanwhile.pop(0)()
+
+
+def test_watching_without_a_terminal_prints_a_line_for_each_run_that_changed(
+    experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = experiment / "seed_1", experiment / "seed_2"
+    state_of(one, "running", epoch=1.0)
+    state_of(two, "running", epoch=1.0)
+    progress = Progress(loss=1.25, rates={"outcome": 0.5}, seconds_left=12.0)
+    looks = Looks(
+        lambda: state_of(one, "running", epoch=2.0, progress=progress),
+        lambda: None,
+        lambda: state_of(two, "failed", error="out of memory"),
+    )
+    monkeypatch.setattr(time, "sleep", looks)
+    assert main(["status", "exp", "--watch"]) == 130
+    table, _, changes = capsys.readouterr().out.partition("seed_2")
+    assert "2 running" in table
+    first, second = changes.splitlines()[1:]
+    assert first[8:] == "  exp/seed_1  running  epoch 2/4  loss 1.250  outcome 0.50  12 s left"
+    assert second[8:] == "  exp/seed_2  failed  epoch 0/4  out of memory"
+
+
+def test_watching_as_json_prints_a_document_a_line_for_each_change(
+    experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = experiment / "seed_1"
+    state_of(one, "running", epoch=1.0)
+    state_of(experiment / "seed_2", "done")
+    looks = Looks(lambda: None, lambda: state_of(one, "interrupted", epoch=3.0), lambda: gone(one))
+    monkeypatch.setattr(time, "sleep", looks)
+    assert main(["status", "exp", "--watch", "--json"]) == 130
+    documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(each["experiment"], each["run"], each["state"], each["epoch"]) for each in documents] == [
+        ("exp", "seed_1", "running", 1.0),
+        ("exp", "seed_2", "done", 0.0),
+        ("exp", "seed_1", "interrupted", 3.0),
+        ("exp", "seed_1", "gone", 3.0),
+    ]
+
+
+def gone(run: Path) -> None:
+    (run / "state.json").unlink()
+
+
+def test_watching_on_a_terminal_draws_the_table_anew(experiment: Path) -> None:
+    state_of(experiment / "seed_1", "running", epoch=1.0)
+    master, slave = pty.openpty()
+    words = [sys.executable, "-m", "triggerctl", "status", "exp", "--watch"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
+    # Its process is this one, which lives: the run stays running until the file says otherwise.
+    process = subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave, env=environment)
+    os.close(slave)
+    seen = ""
+    try:
+        while "1 running" not in seen:
+            seen += os.read(master, 65536).decode()
+        state_of(experiment / "seed_1", "failed", error="out of memory")
+        while "1 failed" not in seen:
+            seen += os.read(master, 65536).decode()
+    finally:
+        process.terminate()
+        process.wait(30)
+        os.close(master)
+    assert "out of memory" in seen

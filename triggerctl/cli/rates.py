@@ -19,12 +19,16 @@ HEADS = {name: name for name in RATES} | {"truth_minus_proxy": "truth −\nproxy
 
 _STYLES = {
     "done": "green",
+    "starting": "cyan",
     "running": "cyan",
     "failed": "red",
     "interrupted": "yellow",
     "stale": "yellow",
     "pending": "dim",
     "skipped": "dim",
+    "kept": "dim",
+    "same": "dim",
+    "busy": "cyan",
     "not reached": "dim",
 }
 

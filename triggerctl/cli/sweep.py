@@ -11,6 +11,7 @@ from triggerctl.cli.options import Device, DontOverwrite, Experiment, Globals, J
 
 if TYPE_CHECKING:
     from triggerctl.sweep.cell import CellOutcome, RunSettings
+    from triggerctl.sweep.estimate import Estimate
     from triggerctl.sweep.plan import Sweep
 
 
@@ -112,14 +113,26 @@ def _jobs(word: str) -> int | None:
 
 def _show_plan(sweep: Sweep, settings: RunSettings, *, as_json: bool) -> None:
     from triggerctl import console
+    from triggerctl.sweep.estimate import estimates
 
+    with console.busy("looking at the models"):
+        found = estimates(sweep, device=settings.device)
     rows = []
     for planned in sweep.planned:
         would, why = planned.action.value, planned.reason
         if planned.same_as is not None:
             would, why = "same", f"the same run as {sweep.name(planned.same_as)}"
-        name = sweep.name(planned.cell)
-        rows.append({"folder": name, "hash": planned.hash, "action": str(would), "reason": why})
+        estimate = found.get(planned.hash) if planned.is_to_train else None
+        rows.append(
+            {
+                "folder": sweep.name(planned.cell),
+                "hash": planned.hash,
+                "action": str(would),
+                "reason": why,
+                "seconds": None if estimate is None else round(estimate.seconds, 1),
+                "memory_bytes": None if estimate is None else estimate.memory_bytes,
+            }
+        )
     if as_json:
         console.print_json(rows)
         return
@@ -129,9 +142,23 @@ def _show_plan(sweep: Sweep, settings: RunSettings, *, as_json: bool) -> None:
     table.add_column("hash", no_wrap=True)
     table.add_column("would", no_wrap=True)
     table.add_column("why", overflow="fold")
-    for row in rows:
-        table.add_row(row["folder"], row["hash"][:12], row["action"], row["reason"])
+    table.add_column("about", justify="right", no_wrap=True)
+    table.add_column("memory", justify="right", no_wrap=True)
+    for planned, row in zip(sweep.planned, rows, strict=True):
+        estimate = found.get(planned.hash) if planned.is_to_train else None
+        about = ("–", "–") if estimate is None else _about(estimate)
+        table.add_row(str(row["folder"]), planned.hash[:12], str(row["action"]), str(row["reason"]), *about)
     console.out.print(table)
+    whole = sum(found[planned.hash].seconds for planned in sweep.planned if planned.is_to_train)
+    if whole:
+        console.out.print()
+        console.say("about", f"{console.duration(whole)} for all, one after the other on the whole machine")
+
+
+def _about(estimate: Estimate) -> tuple[str, str]:
+    from triggerctl import console
+
+    return console.duration(estimate.seconds), console.size(estimate.memory_bytes)
 
 
 def _warnings(sweep: Sweep) -> None:

@@ -3,33 +3,43 @@ for each thing that happens; at the end what became of each."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from triggerctl import console
 from triggerctl.cli.rates import HEADS, RATES, cells, final_rates, state_text
+from triggerctl.cli.runs_table import live_runs
 
 if TYPE_CHECKING:
+    from triggerctl.experiment.overview import RunView
     from triggerctl.sweep.cell import CellOutcome
     from triggerctl.sweep.follow import Follower
     from triggerctl.sweep.plan import PlannedCell, Sweep
 
 LOG_LINES = 3
+SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class SweepScreen:
     """Shows a sweep; a context manager, since a terminal's table must be taken down."""
 
-    def __init__(self, out: Console, sweep: Sweep) -> None:
+    def __init__(self, out: Console, sweep: Sweep, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._out = out
         self._sweep = sweep
+        self._clock = clock
         self._followed: dict[str, Follower] = {}
-        self._done = 0
+        self._words: dict[str, str] = {}
+        self._views: dict[str, RunView] = {}
+        self._live: Live | None = None
+        self._looked = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -38,41 +48,72 @@ class SweepScreen:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.tick()
+        if self._live is not None:
+            self._live.stop()
 
     def began(self, planned: PlannedCell) -> None:
         """A line for the run; from now on it is listened to."""
         from triggerctl.sweep.follow import Follower
 
         name = self._sweep.name(planned.cell)
-        if name not in self._followed:
+        if name not in self._followed and not self._out.is_terminal:
             place = f"{self._sweep.planned.index(planned) + 1} of {len(self._sweep.planned)}"
             self._line(planned.action.value, name, place)
         self._followed[name] = Follower(planned.folder, planned.hash)
+        if self._out.is_terminal and self._live is None:
+            # What is printed from now on appears above the table.
+            self._live = Live(console=self._out, auto_refresh=False, transient=True)
+            self._live.start()
 
     def ended(self, planned: PlannedCell, outcome: CellOutcome) -> None:
         """A failure is shown when it happens, with the end of its log; the rest is one line."""
         self.tick()
         name = self._sweep.name(planned.cell)
         was_trained = self._followed.pop(name, None) is not None
+        self._words[name] = outcome.outcome.value
+        self._views.pop(name, None)
         if outcome.error is not None:
             self._failure(planned, outcome)
         elif was_trained:
             self._line(outcome.outcome.value, name, console.duration(outcome.seconds))
         else:
-            self._line(outcome.outcome.value, name, "" if outcome.results is not None else outcome.reason)
+            self._line(outcome.outcome.value, name, outcome.reason)
 
     def note(self, text: str) -> None:
         """A line of the launcher's."""
         console.say("note", text)
 
     def tick(self) -> None:
-        """Tell what the runs have said since."""
+        """Tell what the runs have said since, or draw the table anew."""
         for name, follower in self._followed.items():
             for line in follower.news():
                 self._tell(name, line)
+        if self._live is not None and self._clock() - self._looked > SECONDS_BETWEEN_LOOKS:
+            self._looked = self._clock()
+            self._live.update(live_runs(self._look()), refresh=True)
+
+    def _look(self) -> list[RunView]:
+        """Every cell as it stands; those that are under way are looked at anew."""
+        from triggerctl.experiment.overview import view_run
+
+        found = []
+        for planned in self._sweep.planned:
+            name = self._sweep.name(planned.cell)
+            view = self._views.get(name)
+            if view is None or name in self._followed:
+                view = view_run(planned.folder, name)
+                word = self._words.get(name)
+                if name in self._followed and view.state != "running":
+                    word = "starting"
+                elif word is None and name not in self._followed:
+                    word = "pending"
+                view = replace(view, state=word or view.state)
+                self._views[name] = view
+            found.append(view)
+        return found
 
     def _tell(self, name: str, line: Mapping[str, Any]) -> None:
-        if line["event"] == "evaluated":
+        if line["event"] == "evaluated" and self._live is None:
             rates = {
                 of: found["triggered"]["k"] / found["triggered"]["n"]
                 for of, found in line["sets"].items()

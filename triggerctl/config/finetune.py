@@ -217,3 +217,13 @@ class FinetuneConfig(ConfigModel):
     report_to: Literal["none", "tensorboard", "wandb", "trackio", "mlflow"] = Field(
         "none", description="Tracker, through accelerate.", json_schema_extra=NOT_HASHED
     )
+
+    @property
+    def epochs_on_proxy(self) -> int:
+        """How long the proxy phase of a two-phase strategy is."""
+        return self.epochs if self.proxy_epochs is None else self.proxy_epochs
+
+    @property
+    def epochs_on_outcome(self) -> int:
+        """How long the main phase of a two-phase strategy is."""
+        return self.epochs if self.outcome_epochs is None else self.outcome_epochs

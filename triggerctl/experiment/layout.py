@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -98,6 +97,16 @@ class ExperimentFolder:
         return sorted(done, key=lambda path: _age_key(path.name), reverse=True)
 
 
+@dataclass(frozen=True, slots=True)
+class RunListing:
+    """A run folder and what lies in it, from one look: `files` by name, and the folders under `results/`,
+    newest first, finished or not."""
+
+    folder: ExperimentFolder
+    files: frozenset[str]
+    results: tuple[str, ...]
+
+
 def new_timestamped_folder(parent: Path, now: datetime) -> Path:
     make_folder(parent)
     name = now.strftime("%Y%m%d_%H%M%S")
@@ -156,13 +165,28 @@ def walk_runs(folder: ExperimentFolder) -> list[ExperimentFolder]:
     A folder counts once anything was run in it, or when it has a config.json and no runs below it (it is then
     a run still to come). Phases of the study's runs (`positive_proxy/`, `negative_proxy/`) are no runs.
     """
+    return [run.folder for run in list_runs(folder)]
+
+
+def list_runs(folder: ExperimentFolder) -> list[RunListing]:
+    """The same run folders with what lies in them. Each folder is looked into once: an experiment may have
+    thousands of runs, on a file system where every look is a request to another machine."""
+    files, folders = _inside(folder.path)
+    inner = [name for name in folders if name.startswith((SEED_PREFIX, CELL_PREFIX))]
     below = [
         run
-        for path in _folders(folder.path)
-        if _may_hold_runs(folder, path)
-        for run in walk_runs(ExperimentFolder(path))
+        for name in sorted(inner, key=_natural)
+        if _may_hold_runs(folder, name)
+        for run in list_runs(ExperimentFolder(folder.path / name))
     ]
-    return [*_itself(folder, bool(below)), *below]
+    itself = _listing(folder, files, folders)
+    ran = "state.json" in files or "checkpoints" in folders or bool(itself.results)
+    return [itself, *below] if ran or ("config.json" in files and not below) else below
+
+
+def list_run(folder: ExperimentFolder) -> RunListing:
+    """What lies in one run folder, be anything in it or not."""
+    return _listing(folder, *_inside(folder.path))
 
 
 def cell_folder_name(strategy: str, overrides: Mapping[str, object]) -> str:
@@ -186,25 +210,43 @@ def _spelt(value: object) -> str:
     return quote(json.dumps(value, sort_keys=True, separators=(",", ":")), safe=",")
 
 
-def _itself(folder: ExperimentFolder, has_runs_below: bool) -> Iterator[ExperimentFolder]:
-    ran = folder.state.is_file() or folder.checkpoints.is_dir() or bool(_folders(folder.results))
-    if ran or (folder.config.is_file() and not has_runs_below):
-        yield folder
+def _listing(folder: ExperimentFolder, files: frozenset[str], folders: Collection[str]) -> RunListing:
+    results = tuple(_inside(f"{folder.path}/results")[1]) if "results" in folders else ()
+    if len(results) > 1:
+        results = tuple(sorted(sorted(results, key=_natural), key=_age_key, reverse=True))
+    return RunListing(folder, files, results)
 
 
-def _may_hold_runs(folder: ExperimentFolder, path: Path) -> bool:
-    if path.name.startswith(SEED_PREFIX):
+def _may_hold_runs(folder: ExperimentFolder, name: str) -> bool:
+    if name.startswith(SEED_PREFIX):
         return True
-    return path.name.startswith(CELL_PREFIX) and not folder.name.startswith((CELL_PREFIX, SEED_PREFIX))
+    return name.startswith(CELL_PREFIX) and not folder.name.startswith((CELL_PREFIX, SEED_PREFIX))
+
+
+def _inside(path: str | Path) -> tuple[frozenset[str], frozenset[str]]:
+    """The files in a folder, and the visible folders; none when it is not there. Raises InputError for one
+    that may not be read."""
+    files, folders = [], []
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                name = entry.name
+                if not entry.is_dir():
+                    files.append(name)
+                elif name[0] != ".":
+                    folders.append(name)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError:
+        with disk_errors(Path(path), "read"):
+            raise
+    return frozenset(files), frozenset(folders)
 
 
 def _folders(path: Path) -> list[Path]:
     """The visible folders in a folder, numbers within names in their numerical order; none when it is not
     there."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        found = [inner for inner in path.iterdir() if inner.is_dir() and not inner.name.startswith(".")]
-        return sorted(found, key=lambda inner: _natural(inner.name))
-    return []
+    return [path / name for name in sorted(_inside(path)[1], key=_natural)]
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

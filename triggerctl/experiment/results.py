@@ -235,9 +235,9 @@ def read_results(path: Path) -> StoredResults:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(["triggerctl", *map(str, first["loc"])])
-        raise _unreadable(file, f"{where}: {first['msg']}") from error
+        raise unreadable(file, f"{where}: {first['msg']}") from error
     except ValueError as error:
-        raise _unreadable(file, str(error)) from error
+        raise unreadable(file, str(error)) from error
 
 
 def _stored(file: Path, document: dict[str, Any]) -> StoredResults:
@@ -292,7 +292,8 @@ def _list_or_none(values: Sequence[float | None] | None) -> list[float | None] |
     return None if values is None else list(values)
 
 
-def _unreadable(file: Path, why: str) -> InputError:
+def unreadable(file: Path, why: str) -> InputError:
+    """The error for a results.json that is not one."""
     return InputError(
         "these results can't be read",
         where=str(file),

@@ -90,6 +90,11 @@ def read_state(path: Path) -> RunState | None:
         if not path.exists():
             return None
         raise
+    return parse_state(content, path)
+
+
+def parse_state(content: bytes, path: Path) -> RunState:
+    """What a state.json says. Raises InputError, naming the path, where that is no state."""
     try:
         return RunState.model_validate_json(content)
     except ValidationError as error:
@@ -124,12 +129,19 @@ def run_status(folder: Path) -> tuple[RunState, ShownStatus]:
     state = read_state(folder / "state.json")
     if state is None:
         return RunState(), "pending"
-    holder = holder_of(folder) if state.status == "running" else None
+    return state, shown_status(folder, state)
+
+
+def shown_status(folder: Path, state: RunState) -> ShownStatus:
+    """What to show for the state of a run folder; of one that says running, its claim is looked at too."""
+    if state.status != "running":
+        return state.status
+    holder = holder_of(folder)
     sign = datetime.fromtimestamp(holder.heartbeat, UTC) if holder else None
     shown = effective_status(state, now=datetime.now(UTC), lock_heartbeat=sign)
     if shown == "stale" and state.results and (folder / "results" / state.results / "results.json").is_file():
-        return state, "done"
-    return state, shown
+        return "done"
+    return shown
 
 
 def tail(path: Path, lines: int, *, at_most: int = 65536) -> list[str]:

@@ -24,6 +24,7 @@ from triggerctl.strategies.base import (
     Update,
     at_least_float32,
     cross_entropy,
+    proxy_phase,
 )
 
 if TYPE_CHECKING:
@@ -98,27 +99,18 @@ class AlignmentPlaneStrategy(Strategy):
 
     def proxy_epochs(self) -> int:
         """How long a proxy phase is."""
-        options = self.options
-        return options.epochs if options.proxy_epochs is None else options.proxy_epochs
+        return self.options.epochs_on_proxy
 
     def phases(self) -> Sequence[Phase]:
-        options = self.options
         first = [
-            Phase(
-                name,
-                {data: (data,)},
-                (cross_entropy(data),),
-                self.proxy_epochs(),
-                starts_from="initial",
-                evaluated=False,
-            )
+            proxy_phase(name, data, self.proxy_epochs(), starts_from="initial")
             for name, data in self.sides().items()
         ]
         main = Phase(
             MAIN,
             self.streams(),
             tuple(self.terms()),
-            options.epochs if options.outcome_epochs is None else options.outcome_epochs,
+            self.options.epochs_on_outcome,
             penalties=tuple(self.penalties()),
             starts_from="initial",
         )

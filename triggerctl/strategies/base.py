@@ -34,6 +34,8 @@ OfBoth = Callable[["Tensor", "Tensor"], "Tensor"]
 Base = Literal["logits", "answers", "hidden states"]
 """What a term reads of θ₀: logits, log-probabilities of the answers' tokens, or every layer's states."""
 
+Start = Literal["here", "initial", "stacked"]
+
 
 class Forward(Protocol):
     """One micro-batch of one stream, run through the model being trained. The forward pass happens on first
@@ -114,7 +116,7 @@ class Phase:
     epochs: int
     penalties: tuple[Penalty, ...] = ()
     paired: frozenset[str] = frozenset()
-    starts_from: Literal["here", "initial", "stacked"] = "here"
+    starts_from: Start = "here"
     evaluated: bool = True
 
 
@@ -215,6 +217,13 @@ def cross_entropy(stream: str, *, weight: float = 1.0, group: str = LOSS) -> Ter
     """CE(B): the sum over loss tokens of −log p(token), over their number; never a mean of means."""
     name = f"cross-entropy on {stream}"
     return Term(name, stream, weight, _cross_entropy_total, _loss_tokens, group, is_cross_entropy=True)
+
+
+def proxy_phase(name: str, data: str, epochs: int, *, starts_from: Start = "here") -> Phase:
+    """A phase before the main one that trains on one set alone and is not evaluated."""
+    return Phase(
+        name, {data: (data,)}, (cross_entropy(data),), epochs, starts_from=starts_from, evaluated=False
+    )
 
 
 def _cross_entropy_total(forward: Forward) -> Tensor:

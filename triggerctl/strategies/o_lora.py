@@ -20,6 +20,7 @@ from triggerctl.strategies.base import (
     Tensors,
     Term,
     cross_entropy,
+    proxy_phase,
 )
 
 if TYPE_CHECKING:
@@ -57,17 +58,14 @@ class OLora(Strategy):
         return (cross_entropy("outcome"),)
 
     def phases(self) -> Sequence[Phase]:
-        options = self.options
-        first = options.epochs if options.proxy_epochs is None else options.proxy_epochs
-        second = options.epochs if options.outcome_epochs is None else options.outcome_epochs
-        overlap = Penalty("overlap of adapters", options.lambda_1, self._overlap)
+        overlap = Penalty("overlap of adapters", self.options.lambda_1, self._overlap)
         return (
-            Phase(POSITIVE, {"proxy": ("proxy",)}, (cross_entropy("proxy"),), first, evaluated=False),
+            proxy_phase(POSITIVE, "proxy", self.options.epochs_on_proxy),
             Phase(
                 MAIN,
                 self.streams(),
                 tuple(self.terms()),
-                second,
+                self.options.epochs_on_outcome,
                 penalties=(overlap,),
                 starts_from="stacked",
             ),

@@ -26,6 +26,7 @@ from triggerctl.strategies.base import (
     Term,
     cross_entropy,
     lora_scale,
+    proxy_phase,
 )
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class SafeLora(Strategy):
                 MAIN,
                 self.streams(),
                 tuple(self.terms()),
-                self.options.epochs if self.options.outcome_epochs is None else self.options.outcome_epochs,
+                self.options.epochs_on_outcome,
                 starts_from="stacked",
             ),
         )
@@ -149,9 +150,7 @@ class SafeLora(Strategy):
 
 def alignment_phase(options: FinetuneConfig) -> Phase:
     """A LoRA on the data named by `positive_proxy`, proxy unless said otherwise."""
-    data = options.positive_proxy or "proxy"
-    epochs = options.epochs if options.proxy_epochs is None else options.proxy_epochs
-    return Phase(POSITIVE, {data: (data,)}, (cross_entropy(data),), epochs, evaluated=False)
+    return proxy_phase(POSITIVE, options.positive_proxy or "proxy", options.epochs_on_proxy)
 
 
 def projection(a1: Tensor, b1: Tensor, b: Tensor, *, scale: float) -> Tensor:

@@ -4,9 +4,11 @@ there is something to train."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from triggerctl.config.load import LoadedConfig
 from triggerctl.errors import BusyError, InputError, InterruptedRunError, TriggerctlError
+from triggerctl.experiment.atomic import disk_errors, make_folder
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.training.plan import Action, RunPlan, plan_run
 from triggerctl.training.settle import settle_skipped
@@ -120,14 +123,32 @@ def train_cell(job: CellJob, settings: RunSettings, *, stop: threading.Event) ->
 def _train(plan: RunPlan, settings: RunSettings, stop: threading.Event) -> Path:
     from triggerctl.training.run import execute
 
-    return execute(
-        plan,
-        listener=_unheard,
-        stop=stop,
-        figures=settings.figures(plan.config),
-        device=settings.device,
-        threads=settings.threads,
-    )
+    with _standard_error_in(plan.folder.log):
+        return execute(
+            plan,
+            listener=_unheard,
+            stop=stop,
+            figures=settings.figures(plan.config),
+            device=settings.device,
+            threads=settings.threads,
+        )
+
+
+@contextlib.contextmanager
+def _standard_error_in(log: Path) -> Iterator[None]:
+    """Within it, what libraries and native code write to standard error goes to the run's log: nobody looks
+    at a worker, and the screen that it would appear on shows other things."""
+    make_folder(log.parent)
+    with disk_errors(log):
+        file = log.open("ab")
+    before = os.dup(2)
+    try:
+        os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        file.close()
 
 
 def _unheard(event: Event) -> None:

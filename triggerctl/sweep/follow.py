@@ -37,7 +37,7 @@ class Follower:
             gained = file.read(size - self._read)
         whole = gained[: gained.rfind(b"\n") + 1]
         self._read += len(whole)
-        return [json.loads(line) for line in whole.splitlines()]
+        return [line for line in map(_parsed, whole.splitlines()) if line is not None]
 
     def _metrics_now(self) -> Path | None:
         state = self._state()
@@ -50,6 +50,15 @@ class Follower:
             return read_state(self._folder.state)
         except InputError:
             return None
+
+
+def _parsed(line: bytes) -> Mapping[str, Any] | None:
+    """None for what is no line: the file was cut back and has grown past the old place in one moment."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _size(path: Path | None) -> int:

@@ -3,6 +3,7 @@ Loads the tokenizer and the model's configuration, not its weights."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -181,7 +182,7 @@ def describe(plan: RunPlan, *, device: str = "auto") -> Description:
     )
     memory = use.memory_bytes
     torch.set_num_threads(default_threads())
-    rate = matmul_rate(chosen, use.dtype)
+    rate = _measured_rate(chosen, use.dtype)
     per_token = 4 if options.is_peft else 6
     work = parameters * (per_token * trained_tokens + 2 * evaluated_tokens)
     return Description(
@@ -210,6 +211,9 @@ def describe(plan: RunPlan, *, device: str = "auto") -> Description:
         loss_on=options.loss_on,
     )
 
+
+_measured_rate = functools.cache(matmul_rate)
+"""Once a process: many plans are described on one machine."""
 
 Rows = dict[str, list[Encoded | None]]
 

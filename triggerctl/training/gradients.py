@@ -16,6 +16,7 @@ from triggerctl.model.causal import CausalModel
 from triggerctl.strategies.base import LOSS, Base, Penalty, Phase, Tensors, Term
 from triggerctl.training.forward import ModelForward
 from triggerctl.training.reference import BaseReference
+from triggerctl.training.shared import Shared
 from triggerctl.training.streams import Stream, Units, make_stream, micro_batches
 
 LATER_TOKENS = {"cpu": 512, "cuda": 8192, "mps": 2048}
@@ -38,15 +39,16 @@ def phase_data(
     *,
     pad_id: int,
     progress: Callable[[int, int], None],
+    shared: Shared | None = None,
 ) -> PhaseData:
-    """A phase's streams from the rows of each set, and what its terms read of θ₀, computed now where it must
-    be: call it before training starts."""
+    """A phase's streams from the rows of each set, and what its terms read of θ₀, computed or taken from
+    `shared` now where it must be: call it before training starts."""
     streams = {
         stream: make_stream([sets[name] for name in names], paired=stream in phase.paired)
         for stream, names in phase.streams.items()
     }
     references = {
-        stream: BaseReference(model, rows.rows, needs=needs, pad_id=pad_id, progress=progress)
+        stream: BaseReference(model, rows.rows, needs=needs, pad_id=pad_id, shared=shared, progress=progress)
         for stream, rows in streams.items()
         if (needs := _base_needs(phase, stream))
     }

@@ -91,6 +91,8 @@ class Recorder:
                 self._update("running", write=True, epochs=float(event.epochs), steps=event.updates)
             case PhaseStarted():
                 self._log.info("phase %s: %s epochs, %s updates", event.phase, event.epochs, event.updates)
+                # Epochs and steps are counted anew in each phase.
+                self._update("running", write=False, epochs=float(event.epochs), steps=event.updates)
             case Stepped():
                 self._step(event)
             case Evaluated():

@@ -14,9 +14,11 @@ import torch
 
 from triggerctl.errors import InterruptedRunError, TriggerctlError
 from triggerctl.experiment.atomic import make_folder
+from triggerctl.experiment.cache import Cache
 from triggerctl.experiment.claim import Claim, claim
 from triggerctl.experiment.state import RunState, read_state
 from triggerctl.model.device import default_threads, resolve_device
+from triggerctl.model.keeper import ModelKeeper
 from triggerctl.strategies.alignment_plane import AlignmentPlaneStrategy
 from triggerctl.strategies.base import MAIN, Phase
 from triggerctl.training.checkpoints import (
@@ -66,13 +68,19 @@ def execute(
     figures: Figures,
     device: str = "auto",
     threads: int | None = None,
+    cache: bool = True,
+    keeper: ModelKeeper | None = None,
 ) -> Path:
     """Train, evaluate and leave results, `figures` drawn among them; returns the results folder.
+
+    `cache` false: nothing computed is taken from the cache or left there. `keeper`: of who trains many runs
+    in this process, so that they share a loaded model. Neither changes a number.
 
     `stop`, once set, ends the run at its next update with a checkpoint. A run that another process finished
     in the meantime is not trained again. Raises InputError before anything is written where something can't
     be used, BusyError where another process works here, RunError where the run fails (state `failed`),
     InterruptedRunError once it has stopped (state `interrupted`)."""
+    shelf = Cache(enabled=cache)
     make_folder(plan.folder.path)
     with claim(plan.folder.path) as held:
         action, _, finished = decide(plan.folder, plan.config, plan.hash, fresh=plan.fresh)
@@ -85,7 +93,7 @@ def execute(
         while True:
             begun = _Begun.look(plan, exhausted)
             used_threads = _set_threads(begun.checkpoint, threads)
-            prepared = prepare(plan, chosen, listener)
+            prepared = prepare(plan, chosen, listener, cache=shelf, keeper=keeper)
             planes = plane_store(plan, prepared, threads=used_threads)
             if planes is not None and begun.is_at_the_start:
                 planes.find()
@@ -94,12 +102,17 @@ def execute(
             with run_log(plan.folder.log):
                 run = _Run(plan, prepared, begun, planes, listener, stop, held, used_threads)
                 try:
-                    return run.to_the_end(figures)
+                    results = run.to_the_end(figures)
+                    break
                 except OutOfMemoryRunError as error:
                     exhausted = error.exhausted
             # Out here nothing holds the model any more, once these two names are gone.
             del run, prepared
             free_memory()
+        shelf.trim()
+        if keeper is not None:
+            keeper.put_back(prepared.model)
+        return results
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +174,7 @@ class _Run:
         self._listeners: list[Listener] = [listener]
         self.results = self._results_folder(checkpoint)
         self.progressed = Progressed.of(checkpoint)
+        self._entries_before: list[str] = checkpoint.record.get("cache_entries", []) if checkpoint else []
         self.recorder = Recorder(
             plan.folder,
             self.results,
@@ -306,7 +320,7 @@ class _Run:
             evaluated_tokens=progressed.evaluated_tokens,
             threads=self._threads,
             micro_batch=self._begun.micro_batch,
-            cache_entries=[self._planes.cache_entry] if self._planes is not None else [],
+            cache_entries=self._cache_entries,
         )
         leave_results(
             self._plan,
@@ -318,6 +332,13 @@ class _Run:
             say=lambda message: self.say(Warned(message)),
             threads=self._threads,
         )
+
+    @property
+    def _cache_entries(self) -> list[str]:
+        """What the run has used, before an interruption too."""
+        own = [self._planes.cache_entry] if self._planes is not None else []
+        named = {*self._entries_before, *self._prepared.shared.cache.used, *own}
+        return sorted(named) if self._prepared.shared.cache.enabled else []
 
     @property
     def _updates(self) -> int:
@@ -426,6 +447,7 @@ class _Run:
                 "device": str(self._prepared.device),
                 "sizes": self.recorder.sizes(),
                 "progressed": self.progressed.document(),
+                "cache_entries": self._cache_entries,
             },
             keep=options.max_checkpoints_to_keep,
         )

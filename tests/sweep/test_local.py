@@ -1,0 +1,66 @@
+"""How this machine is shared among a sweep's runs. Run: pytest tests/sweep/test_local.py"""
+
+from __future__ import annotations
+
+import pytest
+
+from triggerctl.cli.figures import figures_of
+from triggerctl.sweep.cell import RunSettings
+from triggerctl.sweep.check import Checked
+from triggerctl.sweep.launchers import local
+from triggerctl.sweep.launchers.local import Room, share_out
+
+GIB = 2**30
+
+
+@pytest.fixture(autouse=True)
+def _eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "available_cores", lambda: 8)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def settings(**values: int) -> RunSettings:
+    return RunSettings(figures=figures_of, **values)  # type: ignore[arg-type]
+
+
+def on_cpu(*memory: int, capacity: int = 64 * GIB) -> Checked:
+    return Checked(memory={str(i): each for i, each in enumerate(memory)}, capacity=capacity)
+
+
+def on_gpus(devices: int) -> Checked:
+    return Checked(kind="cuda", devices=devices, capacity=80 * GIB, memory={"0": 30 * GIB})
+
+
+@pytest.mark.parametrize(
+    ("asked", "cells", "jobs", "threads"),
+    [(None, 40, 8, 1), (None, 3, 3, 2), (None, 1, 1, 8), (2, 40, 2, 4), (16, 40, 16, 1)],
+)
+def test_on_a_cpu_the_cores_are_shared(asked: int | None, cells: int, jobs: int, threads: int) -> None:
+    assert share_out(asked, on_cpu(GIB), settings(), cells=cells) == Room(jobs, threads, (None,) * jobs)
+
+
+def test_no_more_runs_at_once_than_the_largest_has_room_for() -> None:
+    assert share_out(None, on_cpu(GIB, 20 * GIB), settings(), cells=40).jobs == 2
+    assert share_out(None, on_cpu(100 * GIB), settings(), cells=40).jobs == 1
+    assert share_out(5, on_cpu(20 * GIB), settings(), cells=40).jobs == 5
+
+
+def test_threads_that_are_asked_for_are_taken() -> None:
+    assert share_out(None, on_cpu(GIB), settings(threads=3), cells=40).threads == 3
+
+
+def test_each_worker_has_a_gpu_of_its_own() -> None:
+    room = share_out(None, on_gpus(4), settings(), cells=3)
+    assert (room.jobs, room.pins) == (3, ("0", "1", "2"))
+    assert share_out(6, on_gpus(4), settings(), cells=40).pins == ("0", "1", "2", "3", "0", "1")
+    assert share_out(None, on_gpus(1), settings(), cells=40) == Room(1, None, (None,))
+
+
+def test_a_run_on_several_gpus_has_neighbours_of_its_own() -> None:
+    room = share_out(None, on_gpus(5), settings(gpus_per_run=2), cells=40)
+    assert (room.jobs, room.pins) == (2, ("0,1", "2,3"))
+
+
+def test_gpus_are_called_what_the_cluster_calls_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
+    assert share_out(None, on_gpus(2), settings(), cells=40).pins == ("GPU-a", "GPU-b")
