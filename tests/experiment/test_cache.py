@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from triggerctl.experiment.cache import cache_root, mark_used, trim_cache
+from triggerctl.experiment.cache import cache_root, clear_cache_leavings, mark_used, trim_cache
 
 
 @pytest.fixture
@@ -51,3 +53,20 @@ def test_what_was_used_within_the_hour_stays_whatever_the_limit(cache: Path) -> 
 
 def test_a_cache_that_is_not_there_holds_nothing(cache: Path) -> None:
     assert trim_cache(0) == []
+
+
+def test_what_killed_processes_left_goes(cache: Path) -> None:
+    code = (
+        "import os, signal\n"
+        "from triggerctl.experiment.atomic import atomic_file\n"
+        "from triggerctl.experiment.cache import cache_root\n"
+        "from triggerctl.experiment.claim import claim\n"
+        "place = cache_root() / 'planes'\nplace.mkdir(parents=True)\n"
+        "with claim(place, name='.key.lock'), atomic_file(place / 'key') as file:\n"
+        "    file.touch()\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    entry(cache / "planes" / "kept", 10, days=3)
+    assert len(list((cache / "planes").iterdir())) == 3
+    clear_cache_leavings()
+    assert [path.name for path in (cache / "planes").iterdir()] == ["kept"]
