@@ -128,9 +128,9 @@ def test_a_long_folder_for_temporary_files_is_not_chromes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Chrome's socket lies below it, and a socket's path has room for about a hundred bytes."""
-    monkeypatch.setattr(images.tempfile, "gettempdir", lambda: str(tmp_path / ("long" * 10)))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / ("long" * 10)))
     assert images._temporary_folder() == "/tmp"
-    monkeypatch.setattr(images.tempfile, "gettempdir", lambda: "/short")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/short")
     assert images._temporary_folder() == "/short"
 
 
