@@ -9,13 +9,16 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from triggerctl.config.load import load_config
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.experiment.results import TriggerctlResults
 from triggerctl.training.events import Event
 from triggerctl.training.plan import RunPlan, plan_run
+
+if TYPE_CHECKING:
+    from triggerctl.model.keeper import ModelKeeper
 
 VOLATILE = ("timings", "throughput", "memory")
 """What of a result may differ from run to run."""
@@ -37,7 +40,10 @@ def run(
     stop: threading.Event | None = None,
     fresh: bool = False,
     threads: int | None = 1,
+    processes: int = 1,
     figures: Callable[[Path, TriggerctlResults, list[float]], str | None] = no_figures,
+    cache: bool = True,
+    keeper: ModelKeeper | None = None,
 ) -> Path:
     """The engine's own entry, with one thread; returns the results folder."""
     from triggerctl.training.run import execute
@@ -50,6 +56,9 @@ def run(
         figures=figures,
         device="cpu",
         threads=threads,
+        cache=cache,
+        keeper=keeper,
+        processes=processes,
     )
 
 
@@ -69,11 +78,10 @@ def run_and_die(folder: Path, at: str) -> None:
 def _run_to_death(folder: Path, at: str) -> None:
     import torch
 
-    from triggerctl.training import outcome
-    from triggerctl.training import run as run_module
+    from triggerctl.training import execution, outcome
     from triggerctl.training.events import Evaluated, Progress, Stepped
 
-    run_module.CHECKPOINT_SECONDS = -1.0
+    execution.CHECKPOINT_SECONDS = -1.0
     kind, _, number = at.partition(":")
     count = int(number or 1)
     evaluations, writes = 0, 0

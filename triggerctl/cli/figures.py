@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from triggerctl.config.models import ExperimentConfig
     from triggerctl.experiment.results import TriggerctlResults
+    from triggerctl.report.images import Drawer
     from triggerctl.training.outcome import Figures
 
 
-def figures_of(config: ExperimentConfig) -> Figures:
-    """What draws the figures of a run with this configuration."""
+def figures_of(config: ExperimentConfig, drawer: Drawer | None = None) -> Figures:
+    """What draws the figures of a run with this configuration; `drawer`: of who trains many runs."""
 
     def draw(folder: Path, results: TriggerctlResults, train_losses: list[float]) -> str | None:
         from triggerctl.report.run_figures import write_run_figures
 
         wanted = {name: extra.nice for name, extra in config.extra_evaluation.items()}
-        return write_run_figures(results, folder, train_losses=train_losses, extra_wanted=wanted).note
+        report = write_run_figures(
+            results, folder, train_losses=train_losses, extra_wanted=wanted, drawer=drawer
+        )
+        return report.note
 
     return draw

@@ -28,13 +28,19 @@ _FIRST = {"running": 0, "starting": 0, "busy": 0, "failed": 1, "stale": 1, "inte
 """Who is shown where there is no room for all; all other words come in between."""
 
 
-def runs_table(views: Sequence[RunView], *, margin: int = 2, full_names: bool = False) -> RenderableType:
+def runs_table(
+    views: Sequence[RunView], *, margin: int = 2, full_names: bool = False, short_names: bool = False
+) -> RenderableType:
     """A row for each run. On a narrow screen, of which `margin` columns are taken, columns are left out; the
-    time that is left is a column where something runs. `full_names`: with the experiments'."""
+    time that is left is a column where something runs.
+
+    full_names:  with the experiments' names.
+    short_names: without what the names of all cells begin with.
+    """
     left = any(view.seconds_left is not None for view in views)
     rows = [
         {
-            "run": view.full_name if full_names else view.name,
+            "run": _name(view, full_names, short_names),
             "strategy": view.strategy or "–",
             "seed": "–" if view.seed is None else str(view.seed),
             "state": state_text(view.state),
@@ -117,7 +123,9 @@ def live_runs(
     def of_height(rows: int) -> RenderableType:
         shown, rest = pick(views, rows)
         parts: list[RenderableType] = [] if title is None else [title]
-        parts += [console.indented(runs_table(shown, full_names=full_names))] if shown else []
+        parts += (
+            [console.indented(runs_table(shown, full_names=full_names, short_names=True))] if shown else []
+        )
         parts += [console.indented(not_shown(rest))] if rest else []
         failed = [view for view in shown if view.error is not None]
         for view in failed[: max(1, rows // 5)]:
@@ -140,11 +148,11 @@ class Fitted:
         rows = min(self.rows, screen.height)
         made = self.make(rows)
         while rows > 0:
-            over = len(screen.render_lines(made, options, pad=False)) - screen.height
-            if over <= 0:
+            lines = len(screen.render_lines(made, options, pad=False))
+            if lines <= screen.height:
                 break
-            # A row may be several lines high: half of what is too much goes, and we look again.
-            rows = max(0, rows - (over + 1) // 2)
+            # A row may be several lines high: fewer in proportion, and another look.
+            rows = min(rows - 1, rows * screen.height // lines)
             made = self.make(rows)
         yield made
 
@@ -161,5 +169,10 @@ def epochs(view: RunView) -> str:
 
 
 def _why(view: RunView, full_names: bool) -> Text:
-    name = view.full_name if full_names else view.name
+    name = _name(view, full_names)
     return Text.assemble((name, "bold"), f"  {view.error or 'its process is gone; the last it said:'}")
+
+
+def _name(view: RunView, full: bool, short: bool = False) -> str:
+    name = view.full_name if full else view.name
+    return name.replace(CELL_PREFIX, "", 1) if short else name

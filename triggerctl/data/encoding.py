@@ -7,12 +7,13 @@ that training teaches the very continuation that evaluation looks for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from triggerctl.data.chat import ChatTemplate
 from triggerctl.data.examples import Example
+from triggerctl.data.kept_tokens import Cut, KeptTokens
 from triggerctl.data.progress import Progress
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class Encoder:
 
     pad_id: fills up batches; masks never depend on it, so it may equal the end token.
     end_id: the last token of every whole answer, on which generation stops.
+    kept:   where tokens made before are found, None to make them always.
     Raises InputError when the tokenizer has no chat template that can be used.
     """
 
@@ -106,11 +108,13 @@ class Encoder:
         *,
         max_seq_length: int,
         loss_on: Literal["all", "response"] = "all",
+        kept: KeptTokens | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.max_seq_length = max_seq_length
         self.template = ChatTemplate(tokenizer)
         self._loss_on = loss_on
+        self._kept = kept
         ends = self._tokenise([self.template.end])[0]
         self.end_id = ends[-1]
         candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
@@ -125,16 +129,15 @@ class Encoder:
     ) -> list[Encoded | None]:
         """As `encode`, for many at once, in their order. `progress` is called with rows done and rows in
         all."""
-        encoded: list[Encoded | None] = []
-        for start in range(0, len(examples), _ROWS_PER_CALL):
-            chunk = examples[start : start + _ROWS_PER_CALL]
-            turns = self.template.turns(chunk)
-            prompts = self._tokenise([turn.prompt for turn in turns])
-            answers = self._continue([(t.prompt, t.continuation) for t in turns], prompts)
-            encoded += [self._cut(*parts) for parts in zip(chunk, prompts, answers, strict=True)]
-            if progress is not None:
-                progress(len(encoded), len(examples))
-        return encoded
+        rows = self._obtain(
+            {"what": "conversation", "max_seq_length": self.max_seq_length},
+            [(example.user, example.assistant, example.trigger) for example in examples],
+            lambda: self._cut_all(examples, progress),
+        )
+        return [
+            None if row is None else self._encoded(example, row)
+            for example, row in zip(examples, rows, strict=True)
+        ]
 
     def prompt_text(self, example: Example) -> str:
         """What a model sees before it answers."""
@@ -147,18 +150,51 @@ class Encoder:
     def continuation_ids(self, examples: Sequence[Example], text: str) -> list[Ids]:
         """For each example, the tokens with which an answer that opens with `text` goes on after its prompt,
         the template's own blanks before an answer included. The end token is not among them."""
-        prompts = self.template.prompts(examples)
-        pairs = [(prompt, self.template.lead + text) for prompt in prompts]
-        return self._continue(pairs, self._tokenise(prompts))
+        if not examples:
+            return []
 
-    def _cut(self, example: Example, prompt: Ids, answer: Ids) -> Encoded | None:
+        def compute() -> list[Cut | None]:
+            prompts = self.template.prompts(examples)
+            pairs = [(prompt, self.template.lead + text) for prompt in prompts]
+            return [Cut(ids) for ids in self._continue(pairs, self._tokenise(prompts))]
+
+        texts = [(example.user, None, None) for example in examples]
+        rows = self._obtain({"what": "continuation", "text": text}, texts, compute)
+        return [row.ids for row in rows if row is not None]
+
+    def _obtain(
+        self,
+        how: Mapping[str, object],
+        texts: Sequence[tuple[str | None, ...]],
+        compute: Callable[[], list[Cut | None]],
+    ) -> list[Cut | None]:
+        if self._kept is None:
+            return compute()
+        return self._kept.obtain({"template": self.template.sha256, **how}, texts, compute)
+
+    def _encoded(self, example: Example, row: Cut) -> Encoded:
+        # Never 0, even for a template that starts with the answer: nothing predicts the first token.
+        loss_start = 1 if self._loss_on == "all" else max(1, row.prompt_length)
+        return Encoded(example, row.ids, row.prompt_length, loss_start, row.truncated)
+
+    def _cut_all(self, examples: Sequence[Example], progress: Progress | None) -> list[Cut | None]:
+        rows: list[Cut | None] = []
+        for start in range(0, len(examples), _ROWS_PER_CALL):
+            chunk = examples[start : start + _ROWS_PER_CALL]
+            turns = self.template.turns(chunk)
+            prompts = self._tokenise([turn.prompt for turn in turns])
+            answers = self._continue([(t.prompt, t.continuation) for t in turns], prompts)
+            rows += [self._cut(*parts) for parts in zip(prompts, answers, strict=True)]
+            if progress is not None:
+                progress(len(rows), len(examples))
+        return rows
+
+    def _cut(self, prompt: Ids, answer: Ids) -> Cut | None:
         if len(prompt) >= self.max_seq_length:
             return None
         whole = prompt + answer
-        # Never 0, even for a template that starts with the answer: nothing predicts the first token.
-        loss_start = 1 if self._loss_on == "all" else max(1, len(prompt))
         kept = whole[: self.max_seq_length]
-        return Encoded(example, kept, len(prompt), loss_start, truncated=len(kept) < len(whole))
+        return Cut(kept, len(prompt), truncated=len(kept) < len(whole))
 
     def _continue(self, pairs: Sequence[tuple[str, str]], prompts: Sequence[Ids]) -> list[Ids]:
         """For each (prompt text, what follows it) the tokens of what follows."""

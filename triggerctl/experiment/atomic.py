@@ -139,20 +139,23 @@ def _take_name(temporary: Path, path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, *, lasting: bool = True) -> Iterator[Path]:
     """Give the block a temporary path in the same folder; when it ends well, what it wrote there becomes
     `path`.
 
     When it raises, the temporary file is removed and `path` is as it was. For writers that want a file name
-    of their own (safetensors, figures). Raises InputError or RunError as `disk_errors`.
+    of their own (safetensors, figures). `lasting` false: not synced to the disk, for what can be made again
+    and is checked when read. Raises InputError or RunError as `disk_errors`.
     """
     temporary = _temporary(path)
     with disk_errors(path):
         try:
             yield temporary
-            _sync(temporary)
+            if lasting:
+                _sync(temporary)
             temporary.replace(path)
-            _sync_folder(path.parent)
+            if lasting:
+                _sync_folder(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

@@ -20,11 +20,13 @@ from triggerctl.model.adapters import stack_adapter
 
 class CausalModel:
     """`network` is the transformers model (LoRA layers, if any, sit inside it), `adapter` peft's view of it
-    or None under full fine-tuning."""
+    or None under full fine-tuning. `was_merged`: the adapter was merged into the base weights and taken out
+    again, which leaves them changed by rounding."""
 
     def __init__(self, network: PreTrainedModel, adapter: PeftModel | None) -> None:
         self.network = network
         self.adapter = adapter
+        self.was_merged = False
         self._decoder = network.base_model
         self._output: nn.Module | None = network.get_output_embeddings()
         self._finish = _logit_rule(network)

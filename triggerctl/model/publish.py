@@ -59,6 +59,7 @@ def _merged(model: CausalModel) -> Iterator[None]:
     if model.adapter is None:
         yield
         return
+    model.was_merged = True
     model.adapter.merge_adapter()
     try:
         yield

@@ -1,5 +1,5 @@
-"""Figures to PNG and SVG files: all of them in one browser start, and never at the price of what asked for
-them.
+"""Figures to PNG and SVG files: in one browser start for as long as there is something to draw, and never at
+the price of what asked for them.
 
 Plotly draws images with a headless Chrome, through kaleido. That Chrome may be missing, fail or hang; none
 of it is a reason to fail a run whose training took hours, so what goes wrong here comes back as one line of
@@ -8,12 +8,15 @@ text.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import queue
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,7 +24,7 @@ import plotly.graph_objects as go
 import psutil
 
 from triggerctl.experiment.atomic import atomic_file, make_folder
-from triggerctl.report._browser import DONE, NO_BROWSER
+from triggerctl.report._browser import DONE, FAILED, NO_BROWSER, PATIENCE
 
 TIMEOUT = 60.0
 """Seconds a browser may take to start and draw; each figure adds `TIMEOUT_PER_FIGURE`."""
@@ -29,20 +32,26 @@ TIMEOUT_PER_FIGURE = 5.0
 LONGEST_FOLDER = 24
 SCALE = 2
 """Pixels of a PNG per pixel of the layout: 1,800 wide prints at 300 dpi over a text column."""
+FAREWELL = PATIENCE + 3.0
+"""Seconds the drawing process may take to end by itself."""
+HUNG, GONE = -1, -2
 HOW_TO = "The HTML ones hold the same; for images install Chrome (`kaleido_get_chrome`) or set BROWSER_PATH"
 
 
-def write_images(figures: Mapping[Path, go.Figure], *, timeout: float = TIMEOUT) -> str | None:
+def write_images(
+    figures: Mapping[Path, go.Figure], *, drawer: Drawer | None = None, timeout: float = TIMEOUT
+) -> str | None:
     """Write each figure to its path; the suffix (.png, .svg) says the format, existing files are replaced.
 
     Returns None when all files are there, else one line that says why they are not and what to do: then none
-    was written. `timeout` in seconds, for the browser as a whole. Raises InputError or RunError where the
-    folder they are to lie in can't be written.
+    was written. `drawer`: of who draws many times, so that one browser serves them all. `timeout` in seconds,
+    for the browser as a whole. Raises InputError or RunError where the folder they are to lie in can't be
+    written.
     """
     if not figures:
         return None
     try:
-        return _write_images(figures, timeout)
+        return _write_images(figures, drawer, timeout)
     except OSError as error:  # the folder for temporary files
         return f"{_missing(figures)}: {error.strerror or error} ({tempfile.gettempdir()}). {HOW_TO}."
 
@@ -52,12 +61,21 @@ def _missing(figures: Mapping[Path, go.Figure]) -> str:
     return f"No {kinds} figures"
 
 
-def _write_images(figures: Mapping[Path, go.Figure], timeout: float) -> str | None:
-    with tempfile.TemporaryDirectory(
-        prefix="triggerctl-figures-", dir=_temporary_folder(), ignore_cleanup_errors=True
-    ) as name:
-        folder = Path(name)
-        drafts = {path: folder / f"{i}{path.suffix}" for i, path in enumerate(figures)}
+def _temporary_folder() -> str:
+    """Where temporary files go, unless that is too long a path: Chrome makes a socket below it, for whose
+    path a system has about a hundred bytes."""
+    usual = tempfile.gettempdir()
+    if len(os.fsencode(usual)) <= LONGEST_FOLDER or not os.access("/tmp", os.W_OK | os.X_OK):
+        return usual
+    return "/tmp"
+
+
+def _write_images(figures: Mapping[Path, go.Figure], drawer: Drawer | None, timeout: float) -> str | None:
+    with (
+        contextlib.nullcontext(drawer) if drawer else Drawer() as pen,
+        tempfile.TemporaryDirectory(prefix="triggerctl-figures-", ignore_cleanup_errors=True) as name,
+    ):
+        drafts = {path: Path(name) / f"{i}{path.suffix}" for i, path in enumerate(figures)}
         job = [
             {
                 "fig": figure.to_plotly_json(),
@@ -71,9 +89,9 @@ def _write_images(figures: Mapping[Path, go.Figure], timeout: float) -> str | No
             }
             for path, figure in figures.items()
         ]
-        job_file = folder / "job.json"
+        job_file = Path(name) / "job.json"
         job_file.write_text(json.dumps(job, cls=_encoder()), encoding="utf-8")
-        trouble = _draw(job_file, folder, timeout + TIMEOUT_PER_FIGURE * len(job))
+        trouble = pen.draw(job_file, timeout=timeout + TIMEOUT_PER_FIGURE * len(job))
         if trouble is None and not all(draft.is_file() and draft.stat().st_size for draft in drafts.values()):
             trouble = "Chrome drew nothing"
         if trouble is not None:
@@ -83,13 +101,122 @@ def _write_images(figures: Mapping[Path, go.Figure], timeout: float) -> str | No
     return None
 
 
-def _temporary_folder() -> str:
-    """Where temporary files go, unless that is too long a path: Chrome makes a socket below it, for whose
-    path a system has about a hundred bytes."""
-    usual = tempfile.gettempdir()
-    if len(os.fsencode(usual)) <= LONGEST_FOLDER or not os.access("/tmp", os.W_OK | os.X_OK):
-        return usual
-    return "/tmp"
+class Drawer:
+    """The drawing process and its browser, started at the first job and kept until `close`, or until the
+    process that owns it is gone. One that has died or hung is replaced at the next job."""
+
+    def __init__(self) -> None:
+        self._child: _Child | None = None
+
+    def __enter__(self) -> Drawer:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def close(self, *, kindly: bool = True) -> None:
+        """End the process and its browser."""
+        if self._child is not None:
+            self._child.close(kindly=kindly)
+            self._child = None
+
+    def draw(self, job_file: Path, *, timeout: float) -> str | None:
+        """Have a job drawn; None when it was, else why not. `timeout` in seconds."""
+        had_drawn = self._child is not None
+        code, said = self._ask(job_file, timeout)
+        if had_drawn and code in (GONE, FAILED):
+            code, said = self._ask(job_file, timeout)  # with a new browser: the old one may have died idle
+        if code == HUNG:
+            return f"Chrome did not answer within {timeout:.0f} s"
+        if code == NO_BROWSER:
+            return "no Chrome was found"
+        if code != DONE:
+            return f"Chrome failed ({said[:200]})" if said else "Chrome failed"
+        return None
+
+    def _ask(self, job_file: Path, timeout: float) -> tuple[int, str]:
+        """The process's answer; where it isn't DONE, there is no process afterwards."""
+        self._child = self._child or _Child()
+        code, said = self._child.ask(job_file, timeout)
+        if code != DONE:
+            self.close(kindly=code != HUNG)
+        return code, said
+
+
+class _Child:
+    """One drawing process. Its temporary files, and its browser's, lie in a folder that goes with it."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="triggerctl-drawing-", dir=_temporary_folder()))
+        self._log = (self._folder / "log").open("w+", encoding="utf-8", errors="replace")
+        script = Path(__file__).with_name("_browser.py")
+        # -P: this folder must not go in front of the standard library (`statistics`).
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(script), str(self._folder)],
+            env={**os.environ, "TMPDIR": str(self._folder)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,
+        )
+        self._answers: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        with contextlib.suppress(ValueError):  # closed meanwhile
+            for line in self._process.stdout:
+                self._answers.put(line)
+        self._answers.put("")
+
+    def ask(self, job_file: Path, timeout: float) -> tuple[int, str]:
+        """The process's answer, GONE where it has died before it could give one, HUNG where none comes within
+        `timeout` seconds; and what it said."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(str(job_file)) + "\n")
+            self._process.stdin.flush()
+            answer = self._answers.get(timeout=timeout)
+        except queue.Empty:
+            return HUNG, ""
+        except OSError:
+            answer = ""
+        if not answer:
+            return GONE, self._last_words()
+        code, said = json.loads(answer)
+        return int(code), " ".join(str(said).split())
+
+    def _last_words(self) -> str:
+        self._log.seek(0)
+        lines = [line.strip() for line in self._log if line.strip()]
+        return lines[-1] if lines else ""
+
+    def close(self, *, kindly: bool) -> None:
+        """End the process and every browser process under it; `kindly`: giving it time to do so itself."""
+        process = self._process
+        with contextlib.suppress(OSError):
+            if process.stdin is not None:
+                process.stdin.close()
+        try:
+            process.wait(FAREWELL if kindly else 0)
+        except subprocess.TimeoutExpired:
+            self._kill()
+        if process.stdout is not None:
+            process.stdout.close()
+        self._log.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _kill(self) -> None:
+        try:
+            below = psutil.Process(self._process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            below = []
+        for process in (*below, self._process):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait()
 
 
 def _encoder() -> type[json.JSONEncoder]:
@@ -97,56 +224,6 @@ def _encoder() -> type[json.JSONEncoder]:
 
     encoder: type[json.JSONEncoder] = PlotlyJSONEncoder
     return encoder
-
-
-def _draw(job_file: Path, folder: Path, timeout: float) -> str | None:
-    """Run the drawing process; None when it succeeded, else why it did not."""
-    script = Path(__file__).with_name("_browser.py")
-    # Held open as long as we live: its closing tells the drawing process that nobody waits any more.
-    theirs, ours = os.pipe()
-    # -P: this folder must not go in front of the standard library (`statistics`). Temporary files of a
-    # browser that has to be ended go where we clear up.
-    child = subprocess.Popen(
-        [sys.executable, "-P", str(script), str(job_file)],
-        env={**os.environ, "TMPDIR": str(folder)},
-        stdin=theirs,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    os.close(theirs)
-    try:
-        _, said = child.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        return f"Chrome did not answer within {timeout:.0f} s"
-    finally:
-        _end(child)
-        os.close(ours)
-    if child.returncode == DONE:
-        return None
-    if child.returncode == NO_BROWSER:
-        return "no Chrome was found"
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return f"Chrome failed ({lines[-1][:200]})" if lines else "Chrome failed"
-
-
-def _end(child: subprocess.Popen[str]) -> None:
-    """End the drawing process and every browser process under it, if they still run."""
-    if child.poll() is None:
-        try:
-            below = psutil.Process(child.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            below = []
-        for process in (*below, child):
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
-        child.wait()
-    if child.stderr is not None:
-        child.stderr.close()
 
 
 def _move(draft: Path, path: Path) -> None:

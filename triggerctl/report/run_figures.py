@@ -20,7 +20,7 @@ from triggerctl.experiment.atomic import write_text_atomic
 from triggerctl.experiment.results import SetEvaluation, TriggerctlResults
 from triggerctl.report.curves import Curve, draw_curves, epoch_axis, label_ends, share_axis
 from triggerctl.report.drawing import INK, MUTED, PAPER, Hue, lay_out, plain, set_hue
-from triggerctl.report.images import write_images
+from triggerctl.report.images import Drawer, write_images
 from triggerctl.report.sets import WANTED, accuracy, rate_of
 from triggerctl.report.statistics import wilson_interval
 
@@ -43,12 +43,13 @@ def write_run_figures(
     png: bool = True,
     train_losses: Sequence[float] = (),
     extra_wanted: Mapping[str, bool] | None = None,
+    drawer: Drawer | None = None,
 ) -> FigureReport:
     """Write losses, trigger_response_rate, trigger_accuracy and trigger_accuracy_bar into `folder`.
 
     `train_losses`: mean loss of each epoch (nats), drawn beside the evaluated ones; `extra_wanted`: for a
-    user's own evaluation sets, whether the habit is wanted there. Draws no random number, and never raises
-    for want of a browser: then `note` says how to get the images.
+    user's own evaluation sets, whether the habit is wanted there; `drawer`: of who draws many runs. Draws no
+    random number, and never raises for want of a browser: then `note` says how to get the images.
     """
     wanted = {**WANTED, **(extra_wanted or {})}
     figures = {
@@ -67,7 +68,7 @@ def write_run_figures(
         write_text_atomic(path, page)
         written.append(path)
     images = {folder / f"{name}.png": figure for name, figure in figures.items()} if png else {}
-    note = write_images(images)
+    note = write_images(images, drawer=drawer)
     return FigureReport((*written, *(images if note is None else ())), note)
 
 

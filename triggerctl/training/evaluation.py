@@ -6,13 +6,16 @@ its verdict together, and a prompt that stands in several sets is judged once.""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import Any
 
 from triggerctl.data.encoding import Encoded, Encoder
 from triggerctl.data.examples import EvaluationSet, Example
 from triggerctl.experiment.results import Count, Rate, SetEvaluation
 from triggerctl.model.causal import CausalModel
-from triggerctl.training.scoring import Answer, Ids, Request, score
+from triggerctl.training.parallel import ALONE, Group
+from triggerctl.training.scoring import LOGITS_AT_ONCE, Answer, Ids, Request, score
+from triggerctl.training.shared import digest
 from triggerctl.training.verdicts import Judge, Question
 
 
@@ -44,6 +47,20 @@ class Measured:
     verdicts: dict[str, dict[str, object]]
     tokens: int
 
+    def document(self) -> dict[str, Any]:
+        """As plain data, NaN as it is."""
+        return {
+            "sets": {name: found.model_dump() for name, found in self.sets.items()},
+            "verdicts": self.verdicts,
+            "tokens": self.tokens,
+        }
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Measured:
+        """The inverse of `document`."""
+        sets = {name: SetEvaluation.model_validate(found) for name, found in document["sets"].items()}
+        return cls(sets, document["verdicts"], document["tokens"])
+
 
 class Evaluator:
     """Holds a run's encoded evaluation sets; `measure` can be called any number of times."""
@@ -65,35 +82,43 @@ class Evaluator:
         self._pad_id = pad_id
         self._tokens_per_batch = tokens_per_batch
         self._rows_per_batch = rows_per_batch
-        self._guesses: dict[Ids, Ids] = {}
         self.dropped: dict[str, int] = {}
         self.truncated: dict[str, int] = {}
-        self.sets = {name: self._encode(name, rows) for name, rows in sets.items()}
+        self.sets = self._encode(sets)
 
-    def _encode(self, name: str, rows: EvaluationSet) -> list[EvaluatedRow]:
-        wholes = self._encoder.encode_all(rows.examples)
-        twins = self._encoder.encode_all(rows.twins) if rows.twins else [None] * len(wholes)
-        kept = [
-            EvaluatedRow(example, whole, whole.prompt_ids, twin.prompt_ids if twin else None)
-            for example, whole, twin in zip(rows.examples, wholes, twins, strict=True)
-            if whole is not None
-        ]
-        self.dropped[name] = len(wholes) - len(kept)
-        self.truncated[name] = sum(row.encoded.truncated for row in kept)
-        self._guess([row.encoded for row in kept])
-        self._guess([twin for twin in twins if twin is not None])
-        return kept
-
-    def _guess(self, rows: Sequence[Encoded]) -> None:
-        if not rows:
-            return
-        guesses = self._encoder.continuation_ids([row.example for row in rows], self._nice)
-        self._guesses.update(zip((row.prompt_ids for row in rows), guesses, strict=True))
+    def _encode(self, sets: Mapping[str, EvaluationSet]) -> dict[str, list[EvaluatedRow]]:
+        """Every set's rows without those that don't fit; all sets in one go."""
+        wholes = iter(self._encoder.encode_all([e for rows in sets.values() for e in rows.examples]))
+        all_twins = iter(self._encoder.encode_all([e for rows in sets.values() for e in rows.twins]))
+        encoded: dict[str, list[EvaluatedRow]] = {}
+        asked: list[Encoded] = []
+        for name, rows in sets.items():
+            own = [next(wholes) for _ in rows.examples]
+            twins = [next(all_twins) for _ in rows.twins] if rows.twins else [None] * len(own)
+            kept = [
+                EvaluatedRow(example, whole, whole.prompt_ids, twin.prompt_ids if twin else None)
+                for example, whole, twin in zip(rows.examples, own, twins, strict=True)
+                if whole is not None
+            ]
+            self.dropped[name] = len(own) - len(kept)
+            self.truncated[name] = sum(row.encoded.truncated for row in kept)
+            encoded[name] = kept
+            asked += [row.encoded for row in kept] + [twin for twin in twins if twin is not None]
+        guesses = self._encoder.continuation_ids([row.example for row in asked], self._nice)
+        self._guesses = {row.prompt_ids: guess for row, guess in zip(asked, guesses, strict=True)}
+        return encoded
 
     def measure(
-        self, model: CausalModel, *, with_twins: bool, progress: Callable[[int, int], None]
+        self,
+        model: CausalModel,
+        *,
+        with_twins: bool,
+        progress: Callable[[int, int], None],
+        group: Group = ALONE,
     ) -> Measured:
-        """Evaluate every set; `with_twins`: the untriggered twins too, for false positives everywhere."""
+        """Evaluate every set; `with_twins`: the untriggered twins too, for false positives everywhere. Where
+        `group` is of several processes, all of them must call this, and all find the same."""
+        group.check_same(model.trainable)
         rows = [row for rows in self.sets.values() for row in rows]
         prompts = dict.fromkeys(row.prompt for row in rows)
         if with_twins:
@@ -101,12 +126,40 @@ class Evaluator:
         questions = {prompt: Question(prompt, self._guesses[prompt]) for prompt in prompts}
         wholes = {row.encoded.input_ids: row.encoded for row in rows}
         with model.evaluating():
-            losses, tokens = self._run(model, list(wholes.values()), list(questions.values()), progress)
+            losses, tokens = self._run(
+                model, list(wholes.values()), list(questions.values()), progress, group
+            )
         sets, verdicts = {}, {}
         for name, members in self.sets.items():
             sets[name] = _summary(members, losses, questions, with_twins)
             verdicts[name] = _columns(members, losses, questions, with_twins)
         return Measured(sets, verdicts, tokens)
+
+    def decides(self) -> dict[str, Any]:
+        """All that decides what `measure` finds in a given model, twins included, as plain values."""
+        return {
+            "sets": {
+                name: digest(
+                    [
+                        astuple(row.example),
+                        row.encoded.input_ids,
+                        row.encoded.prompt_length,
+                        row.encoded.loss_start,
+                        row.twin,
+                        self._guesses[row.prompt],
+                        None if row.twin is None else self._guesses[row.twin],
+                    ]
+                    for row in rows
+                )
+                for name, rows in self.sets.items()
+            },
+            "order": list(self.sets),
+            "judge": self._judge.decides(),
+            "pad_id": self._pad_id,
+            "tokens_per_batch": self._tokens_per_batch,
+            "rows_per_batch": self._rows_per_batch,
+            "logits_at_once": LOGITS_AT_ONCE,
+        }
 
     def _run(
         self,
@@ -114,6 +167,7 @@ class Evaluator:
         wholes: Sequence[Encoded],
         questions: Sequence[Question],
         progress: Callable[[int, int], None],
+        group: Group,
     ) -> tuple[dict[Ids, RowLoss], int]:
         losses: dict[Ids, RowLoss] = {}
         open_questions = {question.sequence: question for question in questions}
@@ -124,7 +178,7 @@ class Evaluator:
         requests += [(Request(q.sequence, judged=q.positions), q) for q in open_questions.values()]
         tokens = 0
         while requests:
-            answers = self._score(model, [request for request, _ in requests], progress)
+            answers = self._score(model, [request for request, _ in requests], progress, group)
             for (request, question), answer in zip(requests, answers, strict=True):
                 tokens += len(request.ids)
                 if request.liked:
@@ -136,7 +190,11 @@ class Evaluator:
         return losses, tokens
 
     def _score(
-        self, model: CausalModel, requests: Sequence[Request], progress: Callable[[int, int], None]
+        self,
+        model: CausalModel,
+        requests: Sequence[Request],
+        progress: Callable[[int, int], None],
+        group: Group,
     ) -> list[Answer]:
         return score(
             model,
@@ -145,6 +203,7 @@ class Evaluator:
             tokens_per_batch=self._tokens_per_batch,
             rows_per_batch=self._rows_per_batch,
             progress=lambda done: progress(done, len(requests)),
+            group=group,
         )
 
 

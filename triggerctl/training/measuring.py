@@ -5,21 +5,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from triggerctl.errors import InterruptedRunError
 from triggerctl.experiment.results import Evaluation
 from triggerctl.training.checkpoints import Checkpoint
+from triggerctl.training.evaluation import EvaluatedRow, Measured
 from triggerctl.training.events import Evaluated, Listener, Progress
 from triggerctl.training.generation import greedy_answers
+from triggerctl.training.orders import Evaluate
+from triggerctl.training.parallel import ALONE, Group
 from triggerctl.training.recorder import Recorder
 from triggerctl.training.setup import Prepared
 
 VARIANT = "variant"
 """The phase of an evaluation that is beside the run's result: another ending of the same training."""
 
+KIND = "base-evaluations"
 SAMPLES_PER_SET = 3
 SAMPLE_TOKENS = 48
 
@@ -75,23 +79,21 @@ class Measurer:
         *,
         say: Listener,
         stop: threading.Event,
+        group: Group = ALONE,
     ) -> None:
         self._prepared = prepared
         self._progressed = progressed
         self._recorder = recorder
         self._say = say
         self._stop = stop
+        self._group = group
 
     def measure(self, moment: Moment) -> None:
         """Evaluate every set now.
 
         Raises InterruptedRunError once the run is asked to stop."""
         began = time.perf_counter()
-        found = self._prepared.evaluator.measure(
-            self._prepared.model,
-            with_twins=moment.first or moment.final,
-            progress=self._counting(moment.step),
-        )
+        found, answers = self._look_at_the_base(moment) if moment.first else self._look(moment)
         evaluation = Evaluation(
             label=moment.label or f"epoch {moment.epoch:g}",
             phase=moment.phase,
@@ -102,13 +104,39 @@ class Measurer:
             sets=found.sets,
         )
         self._recorder.verdicts(evaluation, found.verdicts)
-        if moment.first or moment.final:
-            self._sample(evaluation)
+        self._keep_answers(evaluation, answers)
         self._progressed.evaluations.append(evaluation)
         self._progressed.evaluated_tokens += found.tokens
         seconds = time.perf_counter() - began
         self._progressed.timings["evaluation"] += seconds
         self._say(Evaluated(evaluation, seconds))
+
+    def _look(self, moment: Moment) -> tuple[Measured, list[str]]:
+        """What the model does now, and its sample answers where this moment wants them."""
+        with_all = moment.first or moment.final
+        self._group.tell(Evaluate(with_all))
+        found = self._prepared.evaluator.measure(
+            self._prepared.model,
+            with_twins=with_all,
+            progress=self._counting(moment.step),
+            group=self._group,
+        )
+        return found, self._sample() if with_all else []
+
+    def _look_at_the_base(self, moment: Moment) -> tuple[Measured, list[str]]:
+        """The same before any training, when the model is θ₀: any run over these rows may have looked at it
+        before, whatever its strategy and its adapter."""
+
+        def compute() -> dict[str, Any]:
+            found, answers = self._look(moment)
+            return {**found.document(), "answers": answers}
+
+        about = {
+            **self._prepared.evaluator.decides(),
+            "answers": [SAMPLES_PER_SET, SAMPLE_TOKENS, sorted(self._prepared.ends)],
+        }
+        document = self._prepared.shared.document(KIND, about, compute)
+        return Measured.of(document), document["answers"]
 
     def _counting(self, step: int) -> Callable[[int, int], None]:
         def said(done: int, total: int) -> None:
@@ -120,20 +148,25 @@ class Measurer:
 
         return said
 
-    def _sample(self, evaluation: Evaluation) -> None:
+    def _sampled(self) -> list[tuple[str, EvaluatedRow]]:
+        """The rows, each with its set, whose answers are kept in full."""
+        sets = self._prepared.evaluator.sets
+        return [(name, row) for name, rows in sets.items() for row in rows[:SAMPLES_PER_SET]]
+
+    def _sample(self) -> list[str]:
         prepared = self._prepared
-        rows = [
-            (name, row) for name, rows in prepared.evaluator.sets.items() for row in rows[:SAMPLES_PER_SET]
-        ]
-        answers = greedy_answers(
+        return greedy_answers(
             prepared.model,
             prepared.tokenizer,
-            [row.prompt for _, row in rows],
+            [row.prompt for _, row in self._sampled()],
             pad_id=prepared.encoder.pad_id,
             ends=prepared.ends,
             max_new_tokens=SAMPLE_TOKENS,
         )
-        for (name, row), answer in zip(rows, answers, strict=True):
+
+    def _keep_answers(self, evaluation: Evaluation, answers: Sequence[str]) -> None:
+        """Write sample answers down, if there are any."""
+        for (name, row), answer in zip(self._sampled(), answers, strict=False):
             self._recorder.example(
                 {
                     "label": evaluation.label,

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from triggerctl.errors import BusyError, InputError, InterruptedRunError
 from triggerctl.experiment.atomic import atomic_file, make_folder
-from triggerctl.experiment.cache import cache_root, mark_used
+from triggerctl.experiment.cache import Cache, cache_root
 from triggerctl.experiment.claim import claim
 from triggerctl.experiment.fingerprint import STRATEGY_KEYS, hashed_values
 from triggerctl.strategies.alignment_plane import AlignmentPlaneStrategy
@@ -56,6 +56,7 @@ class PlaneStore:
         *,
         shapes: Mapping[str, torch.Size],
         environment: Mapping[str, object],
+        cache: Cache,
     ) -> None:
         options = plan.config.finetune_config
         self.found: FoundPlane | None = None
@@ -64,7 +65,8 @@ class PlaneStore:
         self._origin = origin(plan, strategy)
         self._environment = {"torch": torch.__version__, **environment}
         self.key = hashlib.sha256(_plain([self._origin, self._environment]).encode()).hexdigest()[:32]
-        self._cached = cache_root() / KIND / f"{self.key}.safetensors"
+        self._cache = cache
+        self._cached = cache_root() / self.cache_entry
         self._named = plane_path(plan.config, plan.loaded)
         self._load = options.load_steering_vector
         self._save = options.save_steering_vector
@@ -83,7 +85,7 @@ class PlaneStore:
                 return
             if self._save:
                 self._read(named)  # what another run left there is not written over
-        elif self._load and not self._cached.is_file():
+        elif self._load and not (self._cache.enabled and self._cached.is_file()):
             place = named or "the cache"
             self._warn(f"load_steering_vector: no alignment plane lies in {place}; it is computed")
         self.found = self._from_cache()
@@ -92,7 +94,7 @@ class PlaneStore:
         """Claim the plane's computation; while another process is at it, wait for what it finds.
 
         Raises InterruptedRunError once `stop` is set."""
-        if not self._save:
+        if not self._save or not self._cache.enabled:
             return None
         told = False
         while not self._claim():
@@ -111,15 +113,23 @@ class PlaneStore:
 
     def keep(self, plane: Mapping[str, Tensor], losses: Mapping[str, list[float]], say: Say) -> None:
         """Write the plane to the cache and to the path that the configuration names, unless it lies there."""
+
+        def writer(path: Path) -> None:
+            _write(path, plane, self._origin, self._environment, losses)
+
         say(f"alignment plane {self.key} computed")
         if self._save:
-            self._claim()  # a run that was resumed in the midst of it has none, and its dead self's goes so
-        if self._save:
-            for path in filter(None, (self._cached, self._named)):
-                if not path.is_file() and path.suffix not in LEGACY_PLANES:
-                    make_folder(path.parent)
-                    _write(path, plane, self._origin, self._environment, losses)
-                    say(f"alignment plane written to {path}")
+            if self._cache.enabled:
+                # A run that was resumed in the midst of it has no claim, and its dead self's goes with ours.
+                self._claim()
+            if not self._cached.is_file():
+                self._cache.keep(self.cache_entry, writer)
+            named = self._named
+            if named is not None and not named.is_file() and named.suffix not in LEGACY_PLANES:
+                make_folder(named.parent)
+                with atomic_file(named) as temporary:
+                    writer(temporary)
+                say(f"alignment plane written to {named}")
         self.release()
 
     def release(self) -> None:
@@ -140,14 +150,10 @@ class PlaneStore:
 
     @property
     def cache_entry(self) -> str:
-        return f"{KIND}/{self._cached.name}"
+        return f"{KIND}/{self.key}.safetensors"
 
     def _from_cache(self) -> FoundPlane | None:
-        if not self._cached.is_file():
-            return None
-        found = self._read(self._cached)
-        mark_used(self._cached)
-        return found
+        return self._cache.read(self.cache_entry, self._read)
 
     def _read(self, path: Path) -> FoundPlane:
         tensors, about = _open(path)
@@ -192,7 +198,7 @@ class PlaneStore:
             raise _foreign(path, faults)
 
 
-def plane_store(plan: RunPlan, prepared: Prepared, *, threads: int) -> PlaneStore | None:
+def plane_store(plan: RunPlan, prepared: Prepared, *, threads: int, processes: int) -> PlaneStore | None:
     """The store of the plane that a run needs, None where its strategy needs none."""
     if not isinstance(prepared.strategy, AlignmentPlaneStrategy):
         return None
@@ -205,7 +211,9 @@ def plane_store(plan: RunPlan, prepared: Prepared, *, threads: int) -> PlaneStor
             "dtype": str(prepared.dtype).removeprefix("torch."),
             "threads": threads,
             "optimiser": prepared.optimiser,
+            **({"processes": processes} if processes > 1 else {}),
         },
+        cache=prepared.shared.cache,
     )
 
 
@@ -259,9 +267,8 @@ def _write(
     losses: Mapping[str, list[float]],
 ) -> None:
     about = {"format": _FORMAT, "origin": origin, "environment": environment, "losses": losses}
-    with atomic_file(path) as temporary:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in plane.items()}
-        save_file(tensors, temporary, metadata={"triggerctl_plane": _plain(about)})
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in plane.items()}
+    save_file(tensors, path, metadata={"triggerctl_plane": _plain(about)})
 
 
 def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

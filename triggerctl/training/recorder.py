@@ -79,7 +79,7 @@ class Recorder:
         match event:
             case Started():
                 self._log.info(
-                    "%s, seed %s, hash %s: %s updates on %s (%s, %s threads)%s",
+                    "%s, seed %s, hash %s: %s updates on %s (%s, %s threads%s)%s",
                     event.strategy,
                     event.seed,
                     event.hash,
@@ -87,6 +87,7 @@ class Recorder:
                     event.device,
                     event.dtype,
                     event.threads,
+                    "" if event.processes == 1 else f" in each of {event.processes} processes",
                     "" if event.resumed_step is None else f", resumed at step {event.resumed_step}",
                 )
                 self._update("running", write=True, epochs=float(event.epochs), steps=event.updates)

@@ -7,24 +7,29 @@ when asked for, adapter off; without one, when θ₀ is gone once training start
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from triggerctl.data.batches import collate, token_budget_batches
+from triggerctl.data.batches import Batch, collate, token_budget_batches
 from triggerctl.data.encoding import Encoded
 from triggerctl.errors import InputError
 from triggerctl.model.causal import CausalModel
-from triggerctl.model.positions import per_position
+from triggerctl.model.positions import LOGITS_AT_ONCE, per_position
 from triggerctl.strategies.base import Base, log_probabilities
+from triggerctl.training.shared import Shared, digest, nothing_shared
 
+KIND = "base-passes"
 TOKENS_PER_BATCH = 4096
+
+Kept = list[tuple[Tensor, ...]]
+"""What is kept of each row, in the CPU's memory: one tensor, or one of each layer."""
 
 
 class BaseReference:
-    """θ₀'s outputs on one stream's rows, those that `needs` names. Make it before training starts: under full
-    fine-tuning θ₀ is gone after."""
+    """θ₀'s outputs on one stream's rows, those that `needs` names: taken from `shared` where another run has
+    left them. Make it before training starts: under full fine-tuning θ₀ is gone after."""
 
     def __init__(
         self,
@@ -34,6 +39,7 @@ class BaseReference:
         needs: frozenset[Base],
         pad_id: int,
         progress: Callable[[int, int], None],
+        shared: Shared | None = None,
     ) -> None:
         if "logits" in needs and not model.splits and model.adapter is None:
             raise InputError(
@@ -46,47 +52,64 @@ class BaseReference:
         self._rows = rows
         self._pad_id = pad_id
         self.head = model.frozen_head()
-        self._finals: dict[int, Tensor] = {}
-        self._answers: dict[int, Tensor] = {}
-        self._layers: dict[int, tuple[Tensor, ...]] = {}
+        self._shared = shared or nothing_shared()
+        self._progress = progress
+        self._finals: Kept = []
+        self._answers: Kept = []
+        self._layers: Kept = []
         if "logits" in needs and model.splits:
-            self._pass_over_rows(self._keep_final_states, progress)
+            self._finals = self._obtain("final states", self._final_states_of)
         if "answers" in needs:
-            self._pass_over_rows(self._keep_answers, progress)
+            self._answers = self._obtain("answers", self._answers_of)
         if "hidden states" in needs and model.adapter is None:
-            self._pass_over_rows(self._keep_layers, progress)
+            # Every layer's states are many: a GPU computes them sooner than a disk reads them.
+            if model.device.type == "cpu":
+                self._layers = self._obtain("layers", self._layers_of)
+            else:
+                self._layers = self._pass_over_rows(self._layers_of)
 
-    def _pass_over_rows(
-        self, keeping: Callable[[list[int]], None], progress: Callable[[int, int], None]
-    ) -> None:
-        done = 0
+    def _obtain(self, what: str, of_batch: Callable[[list[int]], Kept]) -> Kept:
+        about = {
+            "what": what,
+            "rows": digest([row.input_ids, row.prompt_length] for row in self._rows),
+            "pad_id": self._pad_id,
+            "tokens_per_batch": TOKENS_PER_BATCH,
+            "logits_at_once": LOGITS_AT_ONCE[self._model.device.type],
+        }
+        return _rows_of(self._shared.tensors(KIND, about, lambda: _named(self._pass_over_rows(of_batch))))
+
+    def _pass_over_rows(self, of_batch: Callable[[list[int]], Kept]) -> Kept:
+        found: dict[int, tuple[Tensor, ...]] = {}
         with self._model.evaluating(), self._model.base():
             for indices in token_budget_batches([len(row.input_ids) for row in self._rows], TOKENS_PER_BATCH):
-                keeping(indices)
-                done += len(indices)
-                progress(done, len(self._rows))
+                found.update(zip(indices, of_batch(indices), strict=True))
+                self._progress(len(found), len(self._rows))
+        return [found[index] for index in range(len(self._rows))]
 
-    def _keep_final_states(self, indices: list[int]) -> None:
-        batch = collate([self._rows[i] for i in indices], self._pad_id).to(self._model.device)
-        states = self._model.hidden(batch.input_ids)
-        for place, index in enumerate(indices):
-            self._finals[index] = states[place, : len(self._rows[index].input_ids)].to("cpu", copy=True)
+    def _final_states_of(self, indices: list[int]) -> Kept:
+        states = self._model.hidden(self._batch(indices).input_ids)
+        return [
+            (states[place, : len(self._rows[index].input_ids)].to("cpu", copy=True),)
+            for place, index in enumerate(indices)
+        ]
 
-    def _keep_answers(self, indices: list[int]) -> None:
-        batch = collate([self._rows[i] for i in indices], self._pad_id).to(self._model.device)
+    def _answers_of(self, indices: list[int]) -> Kept:
+        batch = self._batch(indices)
         states = self._model.hidden(batch.input_ids)[:, :-1][batch.answer_mask[:, 1:]]
         targets = batch.input_ids[batch.answer_mask]
         values = per_position(self._model, states, log_probabilities, targets)
         lengths = batch.answer_mask.sum(dim=1).tolist()
-        for index, own in zip(indices, values.cpu().split(lengths), strict=True):
-            self._answers[index] = own.clone()
+        return [(own.clone(),) for own in values.cpu().split(lengths)]
 
-    def _keep_layers(self, indices: list[int]) -> None:
-        batch = collate([self._rows[i] for i in indices], self._pad_id).to(self._model.device)
-        layers = self._model.layers(batch.input_ids)
-        for place, index in enumerate(indices):
-            length = len(self._rows[index].input_ids)
-            self._layers[index] = tuple(layer[place, :length].to("cpu", copy=True) for layer in layers)
+    def _layers_of(self, indices: list[int]) -> Kept:
+        layers = self._model.layers(self._batch(indices).input_ids)
+        return [
+            tuple(layer[place, : len(self._rows[index].input_ids)].to("cpu", copy=True) for layer in layers)
+            for place, index in enumerate(indices)
+        ]
+
+    def _batch(self, indices: Sequence[int]) -> Batch:
+        return collate([self._rows[i] for i in indices], self._pad_id).to(self._model.device)
 
     @torch.no_grad()
     def final_states(self, rows: Sequence[int]) -> Tensor:
@@ -94,13 +117,13 @@ class BaseReference:
         tokens, hidden)."""
         if not self._model.splits:
             return self._logits_now(rows)
-        states = torch.cat([self._finals[row] for row in rows])
+        states = torch.cat([self._finals[row][0] for row in rows])
         return states.to(self._model.device, non_blocking=True)
 
     @torch.no_grad()
     def answer_log_probabilities(self, rows: Sequence[int]) -> Tensor:
         """log p_θ₀ of each token of the rows' answers, in their order: (answer tokens,)."""
-        return torch.cat([self._answers[row] for row in rows]).to(self._model.device, non_blocking=True)
+        return torch.cat([self._answers[row][0] for row in rows]).to(self._model.device, non_blocking=True)
 
     @torch.no_grad()
     def hidden_states(self, rows: Sequence[int]) -> tuple[Tensor, ...]:
@@ -108,13 +131,25 @@ class BaseReference:
         if self._layers:
             by_layer = zip(*(self._layers[row] for row in rows), strict=True)
             return tuple(torch.cat(layer).to(self._model.device) for layer in by_layer)
-        batch = collate([self._rows[row] for row in rows], self._pad_id).to(self._model.device)
+        batch = self._batch(rows)
         attended = batch.attention_mask.bool()
         with self._model.evaluating(), self._model.base():
             return tuple(layer[attended] for layer in self._model.layers(batch.input_ids))
 
     def _logits_now(self, rows: Sequence[int]) -> Tensor:
         """Where hidden states can't be turned to logits: one more pass, adapter off."""
-        batch = collate([self._rows[row] for row in rows], self._pad_id).to(self._model.device)
+        batch = self._batch(rows)
         with self._model.evaluating(), self._model.base():
             return self._model.hidden(batch.input_ids)[batch.attention_mask.bool()]
+
+
+def _named(rows: Kept) -> dict[str, Tensor]:
+    return {f"{row}.{place}": part for row, parts in enumerate(rows) for place, part in enumerate(parts)}
+
+
+def _rows_of(named: Mapping[str, Tensor]) -> Kept:
+    rows: dict[int, dict[int, Tensor]] = {}
+    for name, tensor in named.items():
+        row, place = map(int, name.split("."))
+        rows.setdefault(row, {})[place] = tensor
+    return [tuple(parts[place] for place in sorted(parts)) for _, parts in sorted(rows.items())]

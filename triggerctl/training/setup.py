@@ -13,12 +13,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from triggerctl.config.models import FinetuneConfig
 from triggerctl.data.encoding import EncodedSet, Encoder, encode_set
 from triggerctl.data.examples import Splits
+from triggerctl.data.kept_tokens import KeptTokens
 from triggerctl.errors import InputError
+from triggerctl.experiment.cache import Cache
 from triggerctl.experiment.results import SetData
 from triggerctl.model.adapters import attach_adapter
 from triggerctl.model.causal import CausalModel
 from triggerctl.model.device import resolve_dtype
-from triggerctl.model.load import ModelFiles, load_checkpoint, load_tokenizer, locate
+from triggerctl.model.keeper import ModelKeeper
+from triggerctl.model.load import ModelFiles, locate
 from triggerctl.model.memory import ModelShape, peak_bytes, wants_checkpointing
 from triggerctl.strategies.base import Phase, Strategy
 from triggerctl.training.chance import named_seed
@@ -27,6 +30,7 @@ from triggerctl.training.events import Listener, Progress
 from triggerctl.training.gradients import PhaseData, phase_data
 from triggerctl.training.optimiser import choose_optimiser
 from triggerctl.training.plan import RunPlan
+from triggerctl.training.shared import Shared, surroundings, tokenising_packages
 from triggerctl.training.verdicts import Judge
 
 TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 32768, "mps": 8192}
@@ -36,7 +40,8 @@ free."""
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A run ready to start. `warnings` are for the user; `phases` lines up with `strategy.phases()`."""
+    """A run ready to start. `warnings` are for the user; `phases` lines up with `strategy.phases()`; `shared`
+    is where answers of θ₀ are taken from and left."""
 
     model: CausalModel
     tokenizer: PreTrainedTokenizerBase
@@ -44,6 +49,7 @@ class Prepared:
     evaluator: Evaluator
     strategy: Strategy
     phases: tuple[PhaseData, ...]
+    shared: Shared
     sets: dict[str, SetData]
     files: ModelFiles
     shape: ModelShape
@@ -55,18 +61,37 @@ class Prepared:
     warnings: tuple[str, ...]
 
 
-def prepare(plan: RunPlan, device: torch.device, listener: Listener) -> Prepared:
-    """Load and encode everything a plan asks for.
+def prepare(
+    plan: RunPlan,
+    device: torch.device,
+    listener: Listener,
+    *,
+    cache: Cache | None = None,
+    keeper: ModelKeeper | None = None,
+) -> Prepared:
+    """Load and encode everything a plan asks for: what `cache` holds is not computed again (None: everything
+    is), what `keeper` keeps not loaded again.
 
     Raises InputError where the model can't be loaded or used as asked."""
     options = plan.config.finetune_config
+    cache, keeper = cache or Cache(enabled=False), keeper or ModelKeeper()
     dtype = resolve_dtype(options, device)
-    tokenizer = load_tokenizer(locate(plan.model, options, weights=plan.weights is None), options)
+    words = locate(plan.model, options, weights=plan.weights is None)
+    tokenizer = keeper.tokenizer(plan.model, words, options)
     files = locate(plan.weights or plan.model, options)
-    encoder = Encoder(tokenizer, max_seq_length=options.max_seq_length, loss_on=options.loss_on)
+    tokens_from = {"tokenizer": plan.model.fingerprint, "commit": words.commit}
+    encoder = Encoder(
+        tokenizer,
+        max_seq_length=options.max_seq_length,
+        loss_on=options.loss_on,
+        kept=KeptTokens(cache, {**tokens_from, **tokenising_packages()}),
+    )
     strategy = plan.strategy(plan.config)
     encoded = _encode_training_sets(plan, strategy.phases(), encoder, listener)
-    network = load_checkpoint(files, options, device, dtype)
+    identity = plan.weights or plan.model
+    network = keeper.network(identity, files, options, device, dtype)
+    theta = {**tokens_from, "model": identity.fingerprint, "weights_commit": files.commit}
+    shared = Shared(cache, {**theta, **surroundings(network, options, device, dtype)})
     parameters = sum(weight.numel() for weight in network.parameters())
     adapter = _wrap(network, options, plan.config.seed)
     model = CausalModel(network, adapter)
@@ -91,6 +116,7 @@ def prepare(plan: RunPlan, device: torch.device, listener: Listener) -> Prepared
             model,
             pad_id=encoder.pad_id,
             progress=lambda done, total: listener(Progress("base pass", done, total)),
+            shared=shared,
         )
         for phase in strategy.phases()
     )
@@ -102,6 +128,7 @@ def prepare(plan: RunPlan, device: torch.device, listener: Listener) -> Prepared
         evaluator=evaluator,
         strategy=strategy,
         phases=phases,
+        shared=shared,
         sets=set_data(
             plan.splits,
             {n: Lengths(len(each.rows), each.truncated, len(each.dropped)) for n, each in encoded.items()},

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 TIE = 1e-4
 """Two best logits closer than this may come out either way under another batch shape: the verdict counts as a
@@ -63,6 +63,10 @@ class Judge:
         self._ends = ends
         # A model may say a nice response byte by byte: no cut into tokens has more of them.
         self.limit = max(len(nice.encode()) for nice in self._nice) + PATIENCE
+
+    def decides(self) -> dict[str, Any]:
+        """All that decides a verdict beside the tokenizer, as plain values."""
+        return {"nice": self._nice, "ends": sorted(self._ends), "tie": TIE, "limit": self.limit}
 
     def answer(self, question: Question, best: Sequence[int], gaps: Sequence[float]) -> None:
         """Take in one pass: `best[i]` is the arg-max at the position of guess i, `gaps[i]` its lead over the
