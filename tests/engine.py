@@ -64,8 +64,9 @@ def run(
 
 def run_and_die(folder: Path, at: str) -> None:
     """Run in a process that is killed at a moment: `step:3`, `evaluating:2` (in the midst of the second
-    evaluation), `writing:2` (half-way through the second checkpoint), `figures`, or `finished` (results.json
-    stands, nothing after it is done). A checkpoint is written after every update."""
+    evaluation), `writing:2` (half-way through the second checkpoint), `begun` (its results folder is made,
+    and nothing in it), `figures`, or `finished` (results.json stands, nothing after it is done). A checkpoint
+    is written after every update."""
     forks = multiprocessing.get_context("forkserver")
     forks.set_forkserver_preload(["triggerctl.training.run"])
     process = forks.Process(target=_run_to_death, args=(folder, at))
@@ -112,6 +113,14 @@ def _run_to_death(folder: Path, at: str) -> None:
 
     if kind == "writing":
         torch.save = cut_off  # type: ignore[assignment]
+    if kind == "begun":
+        new_results = ExperimentFolder.new_results
+
+        def begun(place: ExperimentFolder, *given: Any, **named: Any) -> None:
+            new_results(place, *given, **named)
+            _die()
+
+        ExperimentFolder.new_results = begun  # type: ignore[method-assign, assignment]
     if kind == "finished":
         outcome.drop_checkpoints = lambda plan, results: _die()  # type: ignore[attr-defined]
     run(folder, listener=listener, figures=figures)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chaos import Kill, chaos
@@ -12,8 +13,8 @@ from full_disk import MountError, fill_up
 from many_sweeps import at_once
 from small_sweep import Place
 
-TINY = {"epochs": 2, "max_to_eval": 2, "per_device_train_batch_size": 16}
-NAIVE: dict[str, list[dict[str, object]]] = {"naive": [{}]}
+TINY: dict[str, Any] = {"epochs": 2, "max_to_eval": 2, "per_device_train_batch_size": 16}
+NAIVE: dict[str, Any] = {"naive": [{}]}
 
 
 @pytest.mark.slow

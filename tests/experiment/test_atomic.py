@@ -9,16 +9,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from triggerctl.errors import InputError
+from triggerctl.errors import InputError, RunError
 from triggerctl.experiment.atomic import (
     atomic_file,
     atomic_folder,
     clear_unfinished_writes,
+    create_json_atomic,
     make_folder,
+    unfinished_writes,
     write_json_atomic,
     write_text_atomic,
 )
@@ -123,3 +127,62 @@ def test_a_path_that_cannot_be_written_is_the_users_input_with_a_mend(tmp_path: 
     assert "TRIGGERCTL_ROOT" in (caught.value.problems[0].mend or "")
     with pytest.raises(InputError):
         write_text_atomic(tmp_path / where, "x")
+
+
+def test_only_what_dead_processes_were_writing_is_cleared(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\n"
+        "from triggerctl.experiment.atomic import atomic_file, atomic_folder\n"
+        "with atomic_file(Path(sys.argv[1], 'a.b.json')) as file, atomic_folder(Path(sys.argv[1], 'c')):\n"
+        "    file.write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert len(unfinished_writes(tmp_path)) == 2
+    hour_ago = time.time() - 3700
+    for name in (".x.0123abcd-1-2.89abcdef.tmp", ".y.0123abcd-1-2.89abcdef.tmp"):
+        (tmp_path / name).write_text("another host's")
+    os.utime(tmp_path / ".x.0123abcd-1-2.89abcdef.tmp", (hour_ago, hour_ago))
+    with atomic_file(tmp_path / "ours") as temporary:
+        temporary.write_text("ours")
+        clear_unfinished_writes(tmp_path)
+        assert temporary.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".y.0123abcd-1-2.89abcdef.tmp", "ours"]
+
+
+def test_of_many_that_create_a_file_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "record.json"
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda number: create_json_atomic(path, {"by": number}), range(8)))
+    assert made.count(True) == 1
+    assert json.loads(path.read_text()) == {"by": made.index(True)}
+
+    def no_links(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    assert create_json_atomic(tmp_path / "other.json", {})
+    assert not create_json_atomic(tmp_path / "other.json", {"by": 1})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["other.json", "record.json"]
+
+
+def _as_rust(path: Path) -> None:
+    raise ValueError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+def _as_torch(path: Path) -> None:
+    try:
+        raise OSError(28, "No space left on device")
+    except OSError:
+        raise RuntimeError("unexpected pos 704 vs 598")  # noqa: B904 - as torch does
+
+
+@pytest.mark.parametrize("write", [_as_rust, _as_torch])
+def test_a_full_disk_is_told_as_one_whoever_writes(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    with (
+        pytest.raises(RunError, match="No space left on device") as caught,
+        atomic_file(tmp_path / "x") as file,
+    ):
+        write(file)
+    assert "free some space" in (caught.value.problems[0].mend or "")
+    assert list(tmp_path.iterdir()) == []

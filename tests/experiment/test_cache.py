@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from triggerctl.experiment.cache import (
     Cache,
     cache_limit,
     cache_root,
+    clear_cache_leavings,
     entry_name,
     mark_used,
     read_document,
@@ -204,3 +207,20 @@ def test_equal_values_have_one_name() -> None:
     assert entry_name({"a": 1, "b": [1, None]}) == entry_name({"b": [1, None], "a": 1})
     assert entry_name({"a": 1}) != entry_name({"a": 1.5})
     assert entry_name({"a": "1"}) != entry_name({"a": 1})
+
+
+def test_what_killed_processes_left_goes(cache: Path) -> None:
+    code = (
+        "import os, signal\n"
+        "from triggerctl.experiment.atomic import atomic_file\n"
+        "from triggerctl.experiment.cache import cache_root\n"
+        "from triggerctl.experiment.claim import claim\n"
+        "place = cache_root() / 'planes'\nplace.mkdir(parents=True)\n"
+        "with claim(place, name='.key.lock'), atomic_file(place / 'key') as file:\n"
+        "    file.touch()\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    entry(cache / "planes" / "kept", 10, days=3)
+    assert len(list((cache / "planes").iterdir())) == 3
+    clear_cache_leavings()
+    assert [path.name for path in (cache / "planes").iterdir()] == ["kept"]

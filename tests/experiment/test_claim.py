@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from triggerctl.errors import BusyError, InputError, RunError
-from triggerctl.experiment.claim import STALE_SECONDS, claim, holder_of
+from triggerctl.errors import BusyError, InputError, LostClaimError, RunError
+from triggerctl.experiment.claim import STALE_SECONDS, claim, clear_stale_claims, holder_of
 from triggerctl.experiment.process import ProcessIdentity, is_alive, this_process
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -225,6 +225,33 @@ def test_a_claim_taken_over_is_noticed_by_the_heartbeat_and_not_released(tmp_pat
     holder = holder_of(tmp_path)
     assert holder is not None
     assert holder.process == elsewhere()
+
+
+def test_who_was_out_of_touch_looks_before_it_believes_in_its_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was suspended notices before it writes, not only at its next heartbeat."""
+    with claim(tmp_path, heartbeat=600) as held:
+        write_claim(tmp_path / ".lock.other", elsewhere(), age=0)
+        (tmp_path / ".lock.other").replace(tmp_path / ".lock")
+        now = time.time()
+        monkeypatch.setattr("triggerctl.experiment.claim.time.time", lambda: now + 1300)
+        with pytest.raises(LostClaimError, match="taken over"):
+            held.check()
+    (tmp_path / ".lock").unlink()
+
+
+def test_things_in_one_folder_are_claimed_by_name_and_stale_claims_taken_off(tmp_path: Path) -> None:
+    write_claim(tmp_path / ".dead.lock", dead_process(), age=1)
+    write_claim(tmp_path / ".far.lock", elsewhere(), age=STALE_SECONDS + 1)
+    write_claim(tmp_path / ".near.lock", elsewhere(), age=1)
+    with claim(tmp_path, name=".ours.lock"), claim(tmp_path, name=".other.lock"):
+        with pytest.raises(BusyError), claim(tmp_path, name=".ours.lock"):
+            pass
+        clear_stale_claims(tmp_path)
+        left = sorted(path.name for path in tmp_path.iterdir())
+        assert left == [".near.lock", ".other.lock", ".ours.lock"]
+    assert [path.name for path in tmp_path.iterdir()] == [".near.lock"]
 
 
 def test_the_heartbeat_moves_while_the_claim_is_held(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -71,3 +74,22 @@ def test_a_file_shorter_than_its_checkpoint_is_an_error_and_a_missing_one_has_no
     append_line(path, {"step": 1})
     with pytest.raises(RunError, match="shorter"):
         truncate_to(path, 1000)
+
+
+def test_of_a_line_that_finds_no_room_nothing_stays(tmp_path: Path) -> None:
+    """More lines follow, once there is room."""
+
+    class Full(io.FileIO):
+        def write(self, content: Any) -> int:
+            super().write(bytes(content)[:5])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "metrics.jsonl"
+    with JsonLinesWriter(path) as writer:
+        writer.append({"step": 1})
+        whole = writer._file
+        with Full(path, "ab") as writer._file, pytest.raises(RunError, match="No space left"):
+            writer.append({"step": 2})
+        writer._file = whole
+        writer.append({"step": 3})
+    assert read_lines(path) == [{"step": 1}, {"step": 3}]

@@ -84,6 +84,14 @@ def test_results_of_one_second_get_folders_of_their_own(tmp_path: Path) -> None:
     assert names == {"20250508_212636", *(f"20250508_212636_{number}" for number in range(2, 13))}
 
 
+def test_a_results_folder_is_announced_before_it_is_there(tmp_path: Path) -> None:
+    announced: list[tuple[str, bool]] = []
+    folder = ExperimentFolder(tmp_path)
+    folder.new_results(NOW)
+    folder.new_results(NOW, announce=lambda path: announced.append((path.name, path.exists())))
+    assert announced == [("20250508_212636_2", False)]
+
+
 def test_finished_results_come_newest_first_and_unfinished_ones_not_at_all(tmp_path: Path) -> None:
     folder = ExperimentFolder(tmp_path)
     for name in ("20250101_000000", "20250508_212636_2", "20250508_212636_10", "20250508_212636"):

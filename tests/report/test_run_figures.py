@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 import stat
 import struct
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -90,6 +94,44 @@ def test_a_chrome_that_hangs_is_ended_in_time(tmp_path: Path, monkeypatch: pytes
     assert "did not answer within 6 s" in note
     assert time.monotonic() - began < 30
     assert not psutil.pid_exists(int(pid.read_text())) or _is_dead(int(pid.read_text()))
+
+
+def test_when_who_draws_is_killed_its_chrome_and_its_files_go(tmp_path: Path) -> None:
+    pid, temporary = tmp_path / "pid", tmp_path / "t"
+    temporary.mkdir()
+    hangs = script(tmp_path / "chrome", f"echo $$ > {pid}; exec sleep 600")
+    code = (
+        "import sys\nfrom pathlib import Path\nimport plotly.graph_objects as go\n"
+        "from triggerctl.report import images\n"
+        "images._temporary_folder = lambda: sys.argv[1]\n"
+        "images.write_images({Path(sys.argv[1], 'x.png'): go.Figure()})\n"
+    )
+    environment = {**os.environ, "BROWSER_PATH": str(hangs)}
+    drawing = subprocess.Popen([sys.executable, "-c", code, str(temporary)], env=environment)
+    _wait(lambda: pid.exists() and pid.read_text().strip())
+    drawing.kill()
+    drawing.wait()
+    chrome = int(pid.read_text())
+    _wait(lambda: not list(temporary.iterdir()))
+    _wait(lambda: not psutil.pid_exists(chrome) or _is_dead(chrome))
+
+
+def _wait(until: Callable[[], object]) -> None:
+    """For what happens in other processes."""
+    last = time.monotonic() + 60
+    while not until():
+        assert time.monotonic() < last
+        time.sleep(0.05)
+
+
+def test_a_long_folder_for_temporary_files_is_not_chromes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chrome's socket lies below it, and a socket's path has room for about a hundred bytes."""
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / ("long" * 10)))
+    assert images._temporary_folder() == "/tmp"
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/short")
+    assert images._temporary_folder() == "/short"
 
 
 def _is_dead(pid: int) -> bool:

@@ -4,6 +4,8 @@ pytest tests/training/test_resume.py"""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +13,14 @@ from typing import Any
 
 import pytest
 import torch
-from engine import left_behind, planned, run, run_and_die, state
+from engine import leavings, left_behind, planned, run, run_and_die, state
 from safetensors.torch import save_file
 
 from triggerctl.errors import InterruptedRunError, RunError
 from triggerctl.experiment.state import run_status
 from triggerctl.training.events import Event, Stepped
 from triggerctl.training.plan import Action
+from triggerctl.training.settle import settle_skipped
 
 MakeExperiment = Callable[..., Path]
 
@@ -130,6 +133,45 @@ def test_killed_between_the_last_update_and_its_evaluation_it_loses_nothing(
     folder = make(variant, "killed")
     run_and_die(folder, "evaluating:3")
     assert_same(left_behind(run(folder)), undisturbed(variant))
+
+
+def test_killed_when_it_had_just_begun_it_writes_on_in_the_same_folder(
+    make: Callable[[str, str], Path], undisturbed: Callable[[str], dict[str, object]]
+) -> None:
+    folder = make("naive, dropout", "killed")
+    run_and_die(folder, "begun")
+    results = run(folder)
+    assert_same(left_behind(results), undisturbed("naive, dropout"))
+    assert_clean(folder, results)
+
+
+def test_what_a_kill_left_of_a_finished_run_is_cleared_when_it_is_skipped(
+    make: Callable[[str, str], Path],
+) -> None:
+    """The state still says running, a dead process's claim stands, half of a file and an empty folder."""
+    folder = make("naive, dropout", "killed")
+    results = run(folder)
+    before = left_behind(results)
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\n"
+        "from triggerctl.experiment.atomic import atomic_file\n"
+        "from triggerctl.experiment.claim import claim\n"
+        "from triggerctl.experiment.state import read_state, write_state\n"
+        "folder = Path(sys.argv[1])\n"
+        "state = read_state(folder / 'state.json')\n"
+        "with claim(folder), atomic_file(folder / 'state.json') as file:\n"
+        "    file.touch()\n"
+        "    (folder / 'checkpoints').mkdir()\n"
+        "    write_state(folder / 'state.json', state.model_copy(update={'status': 'running'}))\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=False)
+    assert (folder / ".lock").exists()
+    assert state(folder)["status"] == "running"
+    settle_skipped(planned(folder))
+    assert_clean(folder, results)
+    assert leavings(folder) == []
+    assert left_behind(results) == before
 
 
 def test_killed_right_after_results_json_it_is_done_and_the_next_call_tidies_up(
