@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from triggerctl.config.load import load_config
 from triggerctl.experiment.layout import ExperimentFolder
@@ -40,6 +40,7 @@ def run(
     stop: threading.Event | None = None,
     fresh: bool = False,
     threads: int | None = 1,
+    processes: int = 1,
     figures: Callable[[Path, TriggerctlResults, list[float]], str | None] = no_figures,
     cache: bool = True,
     keeper: ModelKeeper | None = None,
@@ -57,6 +58,7 @@ def run(
         threads=threads,
         cache=cache,
         keeper=keeper,
+        processes=processes,
     )
 
 
@@ -75,11 +77,10 @@ def run_and_die(folder: Path, at: str) -> None:
 def _run_to_death(folder: Path, at: str) -> None:
     import torch
 
-    from triggerctl.training import outcome
-    from triggerctl.training import run as run_module
+    from triggerctl.training import execution, outcome
     from triggerctl.training.events import Evaluated, Progress, Stepped
 
-    run_module.CHECKPOINT_SECONDS = -1.0
+    execution.CHECKPOINT_SECONDS = -1.0
     kind, _, number = at.partition(":")
     count = int(number or 1)
     evaluations, writes = 0, 0
@@ -95,13 +96,14 @@ def _run_to_death(folder: Path, at: str) -> None:
         if kind == "evaluating" and inside and evaluations == count - 1:
             _die()
 
-    def cut_off(content: object, path: Path) -> None:
+    def cut_off(content: object, file: BinaryIO) -> None:
         nonlocal writes
         writes += 1
         if writes < count:
-            whole_save(content, path)
+            whole_save(content, file)
             return
-        path.write_bytes(b"half a file")
+        file.write(b"half a file")
+        file.flush()
         _die()
 
     def figures(results: Path, summary: TriggerctlResults, losses: list[float]) -> None:
@@ -130,6 +132,27 @@ def left_behind(results: Path) -> dict[str, object]:
         found[name] = (results / name).read_text(encoding="utf-8")
     for path in sorted(results.glob("*/*.safetensors")):
         found[f"{path.parent.name}/{path.name}"] = path.read_bytes()
+    return found
+
+
+def leavings(folder: Path) -> list[str]:
+    """Everything below the folder that only a run under way may have there, and files that are no whole
+    JSON."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder.parent).as_posix()
+        hidden = path.name.startswith(".")
+        if hidden or path.name == "checkpoints" or path.suffix in (".lock", ".tmp", ".part"):
+            found.append(f"left: {name}")
+        elif path.parent.name == "results" and path.is_dir() and not (path / "results.json").is_file():
+            found.append(f"half results: {name} with {sorted(inner.name for inner in path.iterdir())}")
+        elif path.suffix in (".json", ".jsonl"):
+            text = path.read_text(encoding="utf-8")
+            try:
+                for part in text.splitlines() if path.suffix == ".jsonl" else [text]:
+                    json.loads(part)
+            except ValueError as error:
+                found.append(f"torn: {name}: {error}")
     return found
 
 

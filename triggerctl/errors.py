@@ -60,6 +60,10 @@ class RunError(TriggerctlError):
     exit_code = 1
 
 
+class LostClaimError(RunError):
+    """The claim on the run under way was taken over: another process goes on with it."""
+
+
 class InterruptedRunError(TriggerctlError):
     """The run was asked to stop (Ctrl-C, SIGTERM, SIGHUP) and has written its checkpoint: exit 130."""
 

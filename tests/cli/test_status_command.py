@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from triggerctl.cli.app import main
+from triggerctl.experiment.claim import claim
 from triggerctl.experiment.process import this_process
 from triggerctl.experiment.state import Progress, RunState, write_state
 
@@ -40,14 +41,16 @@ def test_states_are_told_apart_and_a_failure_shows_the_last_it_said(
         write_state(folder / "state.json", state)
         (folder / "run.log").write_text("one\ntwo\nthree\nfour\n", encoding="utf-8")
 
-    assert main(["status", "exp", "--json"]) == 0
+    with claim(experiment / "seed_1"):
+        assert main(["status", "exp", "--json"]) == 0
     (shown,) = json.loads(capsys.readouterr().out)
     assert [run["state"] for run in shown["runs"]] == ["running", "stale", "failed", "interrupted"]
     first, _, failed, _ = shown["runs"]
     assert (first["epoch"], first["epochs"], first["loss"], first["rates"]) == (1, 4, 1.25, {"outcome": 0.5})
     assert failed["log"] == ["two", "three", "four"]
 
-    assert main(["status"]) == 0
+    with claim(experiment / "seed_1"):
+        assert main(["status"]) == 0
     said = capsys.readouterr().out
     assert "1 running, 1 stale, 1 failed, 1 interrupted" in said
     assert "out of memory" in said

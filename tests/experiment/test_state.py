@@ -60,10 +60,14 @@ def test_a_state_of_a_later_version_is_read_and_a_damaged_one_is_named(tmp_path:
 def test_running_is_believed_only_while_the_process_lives(tmp_path: Path) -> None:
     write_own_state = (
         "import sys\nfrom pathlib import Path\n"
+        "from triggerctl.experiment.claim import claim\n"
         "from triggerctl.experiment.process import this_process\n"
         "from triggerctl.experiment.state import RunState, write_state\n"
-        "write_state(Path(sys.argv[1]), RunState(status='running').of(this_process()))\n"
-        "print('written', flush=True)\nsys.stdin.read()"
+        "path = Path(sys.argv[1])\n"
+        "write_state(path, RunState(status='running').of(this_process()))\n"
+        "with claim(path.parent):\n"
+        "    print('written', flush=True)\n    sys.stdin.readline()\n"
+        "print('given back', flush=True)\nsys.stdin.read()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", write_own_state, str(tmp_path / "state.json")],
@@ -74,8 +78,28 @@ def test_running_is_believed_only_while_the_process_lives(tmp_path: Path) -> Non
     assert process.stdout is not None
     assert process.stdout.readline() == "written\n"
     assert run_status(tmp_path)[1] == "running"
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "given back\n"
+    assert run_status(tmp_path)[1] == "stale"
     process.kill()
     process.communicate()
+    assert run_status(tmp_path)[1] == "stale"
+
+
+def test_a_killed_run_is_stale(tmp_path: Path) -> None:
+    hold = (
+        "import os, signal, sys\nfrom pathlib import Path\n"
+        "from triggerctl.experiment.claim import claim\n"
+        "from triggerctl.experiment.process import this_process\n"
+        "from triggerctl.experiment.state import RunState, write_state\n"
+        "with claim(Path(sys.argv[1])):\n"
+        "    write_state(Path(sys.argv[1], 'state.json'), RunState(status='running').of(this_process()))\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", hold, str(tmp_path)], check=False)
+    assert (tmp_path / ".lock").exists()
     assert run_status(tmp_path)[1] == "stale"
 
 

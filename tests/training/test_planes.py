@@ -5,6 +5,7 @@ pytest tests/training/test_planes.py"""
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -15,11 +16,11 @@ import pytest
 import torch
 from engine import planned, run
 from every_strategy import experiment_for
-from filelock import FileLock
 from safetensors import safe_open
 
 from triggerctl.errors import InputError, InterruptedRunError
 from triggerctl.experiment.cache import cache_root
+from triggerctl.experiment.claim import claim
 from triggerctl.experiment.results import read_results
 from triggerctl.training.describe import describe
 from triggerctl.training.events import Event, Noted, PhaseStarted
@@ -209,7 +210,10 @@ def test_nothing_is_kept_where_saving_is_off(make_experiment: MakeExperiment) ->
     assert not (cache_root() / "planes").exists()
 
 
-def _run_slowly(folder: Path) -> None:
+def _run_slowly(folder: Path, cache: Path) -> None:
+    """In a process whose environment is an earlier test's."""
+    os.environ["TRIGGERCTL_CACHE"] = str(cache)
+
     def listener(event: Event) -> None:
         if isinstance(event, PhaseStarted) and event.phase == "negative_proxy":
             (folder / "computing").touch()
@@ -223,7 +227,7 @@ def test_two_runs_at_once_compute_their_plane_once(make_experiment: MakeExperime
     first, second = (steering(make_experiment, name) for name in ("first", "second"))
     forks = multiprocessing.get_context("forkserver")
     forks.set_forkserver_preload(["triggerctl.training.run"])
-    process = forks.Process(target=_run_slowly, args=(first,))
+    process = forks.Process(target=_run_slowly, args=(first, cache_root()))
     process.start()
     while not (first / "computing").exists():
         assert process.is_alive()
@@ -246,6 +250,9 @@ def test_a_run_that_waits_for_a_plane_can_be_stopped(make_experiment: MakeExperi
         if isinstance(event, Noted):
             stop.set()
 
-    with FileLock(found.with_suffix(".lock")), pytest.raises(InterruptedRunError, match="another run"):
+    with (
+        claim(found.parent, name=f".{found.stem}.lock"),
+        pytest.raises(InterruptedRunError, match="another run"),
+    ):
         run(folder, listener=listener, stop=stop)
     assert phases_of(folder) == ["positive_proxy", "negative_proxy", "main"]

@@ -98,11 +98,14 @@ class LiveRun:
 
     def _started(self, event: events.Started) -> None:
         self._line("run", f"{event.folder.name}: {event.strategy}, seed {event.seed}")
+        threads = many(event.threads, "thread")
+        if event.processes > 1:
+            threads += f" in each of {event.processes} processes"
         share = event.trainable / event.parameters if event.parameters else 0.0
         self._line(
             "model",
             f"{event.parameters:,} parameters, {event.trainable:,} trained ({share:.1%}), "
-            f"{event.device}, {event.dtype}, {many(event.threads, 'thread')}",
+            f"{event.device}, {event.dtype}, {threads}",
         )
         plan = f"{many(event.epochs, 'epoch')}, {many(event.updates, 'update')}"
         if event.resumed_step is not None:

@@ -29,6 +29,15 @@ Strategy = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, metavar="N", help="CPU threads of a run.")]
+GpusPerRun = Annotated[
+    int,
+    typer.Option(
+        "--gpus-per-run",
+        min=1,
+        metavar="N",
+        help="Train each run on N GPUs together; with --device cpu, by N processes.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 DontOverwrite = Annotated[
     bool,

@@ -11,6 +11,7 @@ from triggerctl.cli.options import (
     DontOverwrite,
     Experiment,
     Globals,
+    GpusPerRun,
     Seed,
     Settings,
     Strategy,
@@ -38,6 +39,7 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and end.")] = False,
     device: Device = "auto",
     threads: Threads = None,
+    gpus_per_run: GpusPerRun = 1,
 ) -> int:
     """Train one run, and show what it learnt and where it leaked.
 
@@ -82,7 +84,7 @@ def command(
             console.next_step(globals_.suggest("run", experiment, *same))
         return 0
     try:
-        _train(plan, device=device, threads=threads)
+        _train(plan, device=device, threads=threads, processes=gpus_per_run)
     except InterruptedRunError as stopped:
         console.next_step(globals_.line)
         return stopped.exit_code
@@ -93,7 +95,7 @@ def command(
     return 0
 
 
-def _train(plan: RunPlan, *, device: str, threads: int | None) -> None:
+def _train(plan: RunPlan, *, device: str, threads: int | None, processes: int) -> None:
     from triggerctl import console
     from triggerctl.cli import run_result
     from triggerctl.cli.figures import figures_of
@@ -111,6 +113,7 @@ def _train(plan: RunPlan, *, device: str, threads: int | None) -> None:
             figures=figures_of(plan.config),
             device=device,
             threads=threads,
+            processes=processes,
         )
     results = read_results(folder).ours
     assert results is not None

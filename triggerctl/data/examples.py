@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +67,17 @@ class Splits:
     proxy_triggers: tuple[str, ...]
     evaluation: Mapping[str, EvaluationSet]
     notes: tuple[str, ...] = field(default=())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Splits travel to other processes, which read-only views of dictionaries can't."""
+        return read_only, (dict(self.sets), self.proxy_triggers, dict(self.evaluation), self.notes)
+
+
+def read_only(
+    sets: Mapping[str, SplitSet],
+    proxy_triggers: tuple[str, ...],
+    evaluation: Mapping[str, EvaluationSet],
+    notes: tuple[str, ...],
+) -> Splits:
+    """Splits whose dictionaries nobody can change."""
+    return Splits(MappingProxyType(sets), proxy_triggers, MappingProxyType(evaluation), notes)

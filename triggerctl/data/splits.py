@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from triggerctl.config.models import ExperimentConfig
 from triggerctl.data.evaluation import evaluation_set
-from triggerctl.data.examples import Example, Row, Splits, SplitSet
+from triggerctl.data.examples import Example, Row, Splits, SplitSet, read_only
 from triggerctl.data.extra import ExtraSet
 from triggerctl.data.triggers import Draft, inject, to_example
 from triggerctl.errors import InputError
@@ -75,7 +75,7 @@ def build_splits(
             limit=config.finetune_config.max_to_eval,
             generator=name,
         )
-    return Splits(MappingProxyType(sets), proxy_triggers, MappingProxyType(evaluation), notes)
+    return read_only(sets, proxy_triggers, evaluation, notes)
 
 
 def draw_proxy_triggers(config: ExperimentConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import math
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from triggerctl.errors import InputError, RunError
+from triggerctl.errors import InputError, RunError, TriggerctlError
+from triggerctl.experiment.process import ProcessIdentity, is_alive, this_process
 
 _TEMPORARY = ".tmp"
+_LEFTOVER_SECONDS = 3600.0
+"""After this long without a change, what another host's process was writing counts as left behind."""
 _UNSUITABLE_PATH = frozenset(
     {
         errno.EACCES,
@@ -33,16 +39,23 @@ _UNSUITABLE_PATH = frozenset(
         errno.EROFS,
     }
 )
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @contextlib.contextmanager
 def disk_errors(path: Path, doing: str = "write") -> Iterator[None]:
     """Turn an `OSError` of the block into one of ours: a path that can't serve is the user's input (exit 2),
-    a full or failing disk is a failed run (exit 1). `doing`: the verb for the message."""
+    a full or failing disk is a failed run (exit 1). The same for what libraries make of one: safetensors and
+    torch raise errors of their own. `doing`: the verb for the message."""
     try:
         yield
-    except OSError as error:
+    except TriggerctlError:
+        raise
+    except Exception as raised:
+        error = _of_the_disk(raised)
+        if error is None:
+            raise
         reason = error.strerror or str(error)
         if error.errno in _FULL:
             raise RunError(
@@ -62,6 +75,19 @@ def disk_errors(path: Path, doing: str = "write") -> Iterator[None]:
         raise RunError(f"cannot {doing} {path}", why=reason, mend="check the disk, then run again") from error
 
 
+def _of_the_disk(raised: Exception) -> OSError | None:
+    """The system's refusal behind an error, None where there is none."""
+    if isinstance(raised, OSError):
+        return raised
+    told = re.search(r"\(os error (\d+)\)", str(raised))  # as Rust's libraries spell it
+    if told is not None:
+        return OSError(int(told[1]), os.strerror(int(told[1])))
+    behind = raised.__cause__ or raised.__context__
+    if isinstance(behind, OSError) and behind.errno in _FULL:
+        return behind
+    return None
+
+
 def make_folder(path: Path) -> Path:
     """Create a folder and its parents if need be, and return it. Raises InputError where that is not
     possible."""
@@ -79,6 +105,37 @@ def write_text_atomic(path: Path, text: str) -> None:
 def write_json_atomic(path: Path, data: object) -> None:
     """Write indented JSON. JSON knows no NaN and no infinity: such numbers are written as null."""
     write_text_atomic(path, json.dumps(finite(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def create_json_atomic(path: Path, data: object) -> bool:
+    """Write indented JSON to a file that is not there yet; False, and nothing done, where it is. Of many that
+    ask at once one gets it. Raises InputError or RunError as `disk_errors`."""
+    if path.exists():
+        return False
+    temporary = _temporary(path)
+    with disk_errors(path):
+        try:
+            write_json_atomic(temporary, data)
+            return _take_name(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _take_name(temporary: Path, path: Path) -> bool:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # Between these two a kill leaves an empty file: where there are no links there is nothing better.
+        try:
+            path.open("x").close()
+        except FileExistsError:
+            return False
+        temporary.replace(path)
+    return True
 
 
 @contextlib.contextmanager
@@ -130,14 +187,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             raise
 
 
+def unfinished_writes(folder: Path) -> list[Path]:
+    """What writes killed half-way left in a folder (not below it): their process is gone or, where that can't
+    be told because it ran elsewhere, they have not changed for an hour. Empty where there is no folder."""
+    return [path for path in folder.glob(f".*{_TEMPORARY}") if _is_left(path)]
+
+
 def clear_unfinished_writes(folder: Path) -> None:
-    """Remove what writes killed half-way left in a folder (not below it). Only for who holds the run's claim:
-    another writer's temporary files would go too."""
-    for left in folder.glob(f".*{_TEMPORARY}"):
+    """Remove what writes killed half-way left in a folder (not below it). What a live process writes is not
+    touched."""
+    for left in unfinished_writes(folder):
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
         else:
-            left.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                left.unlink()
 
 
 def finite(data: object) -> object:
@@ -152,7 +216,26 @@ def finite(data: object) -> object:
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}{_TEMPORARY}")
+    """The name says who writes, so that anybody can tell what a dead process has left."""
+    writer = this_process()
+    about = f"{_system(writer)}-{writer.pid}-{writer.start}.{secrets.token_hex(4)}"
+    return path.with_name(f".{path.name[:80]}.{about}{_TEMPORARY}")
+
+
+def _system(process: ProcessIdentity) -> str:
+    """Whose process numbers its number is one of."""
+    return hashlib.sha256(f"{process.host} {process.namespace}".encode()).hexdigest()[:8]
+
+
+def _is_left(temporary: Path) -> bool:
+    me = this_process()
+    told = re.search(r"\.([0-9a-f]{8})-(\d+)-(.*)\.[0-9a-f]{8}\.tmp$", temporary.name)
+    if told is not None and told[1] == _system(me):
+        return not is_alive(me.model_copy(update={"pid": int(told[2]), "start": told[3]}))
+    try:
+        return time.time() - temporary.stat().st_mtime > _LEFTOVER_SECONDS
+    except OSError:
+        return False  # finished a moment ago
 
 
 def _sync(path: Path) -> None:

@@ -20,7 +20,8 @@ from typing import Any, TypeVar
 import platformdirs
 
 from triggerctl.errors import InputError, TriggerctlError
-from triggerctl.experiment.atomic import atomic_file, make_folder
+from triggerctl.experiment.atomic import atomic_file, clear_unfinished_writes, make_folder
+from triggerctl.experiment.claim import clear_stale_claims
 
 CACHE_LIMIT = 20 * 1024**3
 LIMIT_VARIABLE = "TRIGGERCTL_CACHE_LIMIT"
@@ -167,6 +168,15 @@ def read_document(path: Path) -> Any:
 def write_document(path: Path, content: object) -> None:
     """Write plain data as JSON under gzip's checksum."""
     path.write_bytes(gzip.compress(json.dumps(content).encode(), compresslevel=1, mtime=0))
+
+
+def clear_cache_leavings() -> None:
+    """Remove what processes that were killed left in the cache: half-written entries, and their claims."""
+    root = cache_root()
+    for kind in root.iterdir() if root.is_dir() else ():
+        if kind.is_dir():
+            clear_unfinished_writes(kind)
+            clear_stale_claims(kind)
 
 
 def trim_cache(limit: int | None = None) -> list[str]:

@@ -12,7 +12,8 @@ How it is exclusive without a lock server, on local and network file systems ali
 
 A claim is stale at once when its process on this host is gone, and after 60 s without a heartbeat when it was
 made on another host. The heartbeat is the file's modification time; its age is measured against a file just
-written to the same folder, so that clocks of hosts need not agree.
+written to the same folder, so that clocks of hosts need not agree. A holder that can't take its claim off,
+since the guard finds no room on a full disk, sets that time to 0: given back, and stale at once.
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from triggerctl.errors import BusyError, RunError
+from triggerctl.errors import BusyError, LostClaimError, TriggerctlError
 from triggerctl.experiment.atomic import disk_errors
 from triggerctl.experiment.process import ProcessIdentity, is_alive, is_here, this_process
 
 LOCK_NAME = ".lock"
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
+_GIVEN_BACK = 0
 _LEFTOVER_SECONDS = 3600.0
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
@@ -55,8 +57,15 @@ class Holder(BaseModel):
     process: ProcessIdentity | None = None
     heartbeat: float = 0.0
 
+    @property
+    def is_given_back(self) -> bool:
+        """Whether its holder is done with it, though it could not take it off."""
+        return self.heartbeat == _GIVEN_BACK
+
     def is_stale(self, now: float) -> bool:
         """`now`: seconds, by the file system's clock."""
+        if self.is_given_back:
+            return True
         if self.process is not None and is_here(self.process):
             return not is_alive(self.process)
         return now - self.heartbeat > STALE_SECONDS
@@ -72,14 +81,18 @@ class Claim:
         self._token = token
         self._pid = os.getpid()
         self._period = heartbeat
+        self._beaten = time.time()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="claim-heartbeat", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
-        """Raise RunError if the claim was lost. To be called before anything of lasting effect is written."""
+        """Raise LostClaimError if the claim was lost. To be called before anything of lasting effect is
+        written. A process that was out of touch looks anew before it believes that it still has its claim."""
+        if not self.lost.is_set() and abs(time.time() - self._beaten) > 2 * self._period:
+            self._beat_once()
         if self.lost.is_set():
-            raise RunError(
+            raise LostClaimError(
                 "the claim on this run was taken over by another process",
                 where=str(self.lock.parent),
                 why=f"no heartbeat for more than {STALE_SECONDS:.0f} s (was the machine suspended?)",
@@ -92,35 +105,41 @@ class Claim:
             return
         self._stop.set()
         self._thread.join()
-        # Where another one is ending this very claim, or the folder is gone, there is nothing left to give
-        # back.
-        with contextlib.suppress(BusyError, OSError), _ending(self.lock, self._token) as still_ours:
-            if still_ours:
-                self.lock.unlink()
+        try:
+            with _ending(self.lock, self._token) as still_ours:
+                if still_ours:
+                    self.lock.unlink()
+        except BusyError:
+            pass  # another one is ending this very claim
+        except OSError:
+            _mark_given_back(self.lock, self._token)
 
     def _beat(self) -> None:
-        while not self._stop.wait(self._period):
-            try:
-                holder = _read(self.lock)
-                if holder is None or holder.token != self._token:
-                    self.lost.set()
-                    return
-                os.utime(self.lock)
-            except OSError as error:
-                # A network file system may be out of reach for a while; whether the claim held will be seen
-                # then.
-                _log.warning("heartbeat of %s failed: %s", self.lock, error)
+        while not self._stop.wait(self._period) and not self.lost.is_set():
+            self._beat_once()
+
+    def _beat_once(self) -> None:
+        try:
+            holder = _read(self.lock)
+            if holder is None or holder.token != self._token:
+                self.lost.set()
+                return
+            os.utime(self.lock)
+            self._beaten = time.time()
+        except OSError as error:
+            # A network file system may be out of reach for a while; whether the claim held will be seen then.
+            _log.warning("heartbeat of %s failed: %s", self.lock, error)
 
 
 @contextlib.contextmanager
-def claim(folder: Path, *, heartbeat: float = HEARTBEAT_SECONDS) -> Iterator[Claim]:
-    """Hold the folder's claim for the length of the block.
+def claim(folder: Path, *, name: str = LOCK_NAME, heartbeat: float = HEARTBEAT_SECONDS) -> Iterator[Claim]:
+    """Hold the folder's claim for the length of the block, or that of one thing in it, called `name`.
 
     heartbeat: seconds between two signs of life.
     Raises BusyError, naming the holder, when another process has it; InputError when the folder can't be
     written.
     """
-    lock = folder / LOCK_NAME
+    lock = folder / name
     with disk_errors(folder, "claim"):
         token = _acquire(lock)
         _clear_leftovers(lock)
@@ -135,6 +154,16 @@ def holder_of(folder: Path) -> Holder | None:
     """Who holds the folder's claim, stale or not; None when nobody does."""
     with disk_errors(folder, "read the claim on"):
         return _read(folder / LOCK_NAME)
+
+
+def clear_stale_claims(folder: Path) -> None:
+    """Take off the claims on things in a folder, `.<thing>.lock`, whose holders are gone."""
+    for lock in folder.glob(".*.lock"):
+        with contextlib.suppress(TriggerctlError, OSError):
+            seen = _read(lock)
+            if seen is not None and seen.is_stale(time.time()):
+                with claim(folder, name=lock.name):
+                    pass
 
 
 def _acquire(lock: Path) -> str:
@@ -179,11 +208,24 @@ def _ending(lock: Path, token: str) -> Iterator[bool]:
             guard.unlink(missing_ok=True)
 
 
+def _mark_given_back(lock: Path, token: str) -> None:
+    """Takes no room. By the open file, so that another one's claim under that name is never marked."""
+    with contextlib.suppress(OSError), lock.open("rb") as file:
+        if _parsed(file.read(), os.fstat(file.fileno())).token == token:
+            os.utime(file.fileno() if os.utime in os.supports_fd else lock, (_GIVEN_BACK, _GIVEN_BACK))
+
+
 def _create(path: Path, content: str) -> None:
+    """Where the disk takes no more than a part, nothing is left of it."""
     opened = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     try:
-        os.write(opened, content.encode())
+        rest = content.encode()
+        while rest:
+            rest = rest[os.write(opened, rest) :]
         os.fsync(opened)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
     finally:
         os.close(opened)
 
@@ -213,14 +255,16 @@ def _create_where_links_are_missing(lock: Path, content: str) -> bool:
 def _read(lock: Path) -> Holder | None:
     try:
         with lock.open("rb") as file:
-            content = file.read()
-            heartbeat = os.fstat(file.fileno())
+            return _parsed(file.read(), os.fstat(file.fileno()))
     except FileNotFoundError:
         return None
+
+
+def _parsed(content: bytes, about: os.stat_result) -> Holder:
     try:
-        return Holder.model_validate_json(content).model_copy(update={"heartbeat": heartbeat.st_mtime})
+        return Holder.model_validate_json(content).model_copy(update={"heartbeat": about.st_mtime})
     except ValidationError:
-        return Holder(token=f"unreadable-{heartbeat.st_mtime_ns}", heartbeat=heartbeat.st_mtime)
+        return Holder(token=f"unreadable-{about.st_mtime_ns}", heartbeat=about.st_mtime)
 
 
 def _busy(lock: Path, holder: Holder, now: float) -> BusyError:
@@ -246,7 +290,7 @@ def _clear_leftovers(lock: Path) -> None:
     is known to be gone, else after an hour, far longer than any live one needs.
 
     Only for the holder: once `lock` is ours, guards of earlier claims decide nothing any more."""
-    for left in lock.parent.glob(f"{LOCK_NAME}.*"):
+    for left in lock.parent.glob(f"{lock.name}.*"):
         holder = _read(left)
         if holder is None:
             continue

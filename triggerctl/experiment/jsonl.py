@@ -25,12 +25,18 @@ class JsonLinesWriter:
             self._file = path.open("ab", buffering=0)
 
     def append(self, record: Mapping[str, object]) -> None:
-        """Write one line in one call, so that a reader sees it whole. NaN and infinities become null."""
+        """Write one line in one call, so that a reader sees it whole. NaN and infinities become null. Where
+        the disk takes no more than a part of it, nothing of it stays: more lines may follow."""
         line = json.dumps(finite(record), ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
         with disk_errors(self.path):
+            before = os.fstat(self._file.fileno()).st_size
             rest = memoryview(line.encode())
-            while rest:
-                rest = rest[self._file.write(rest) :]
+            try:
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+            except OSError:
+                self._file.truncate(before)
+                raise
 
     def sync(self) -> int:
         """Make all lines so far outlast a power cut; return the file's size in bytes, for `truncate_to`."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -86,10 +87,13 @@ class ExperimentFolder:
     def cell(self, strategy: str, overrides: Mapping[str, object]) -> ExperimentFolder:
         return ExperimentFolder(self.path / cell_folder_name(strategy, overrides))
 
-    def new_results(self, now: datetime) -> Path:
+    def new_results(self, now: datetime, *, announce: Callable[[Path], None] = lambda folder: None) -> Path:
         """Create a results folder named by the time, `_2` and on when that name is taken, and return it. Of
-        many that ask at once each gets a folder of its own."""
-        return new_timestamped_folder(self.results, now)
+        many that ask at once each gets a folder of its own.
+
+        announce: called just before the folder is made, so that what is written down of it outlives a kill in
+        between."""
+        return new_timestamped_folder(self.results, now, announce)
 
     def finished(self) -> list[Path]:
         """The folders under `results/` that hold a results.json, newest first."""
@@ -107,19 +111,20 @@ class RunListing:
     results: tuple[str, ...]
 
 
-def new_timestamped_folder(parent: Path, now: datetime) -> Path:
+def new_timestamped_folder(parent: Path, now: datetime, announce: Callable[[Path], None]) -> Path:
+    """Create the first folder of this name that is not there."""
     make_folder(parent)
     name = now.strftime("%Y%m%d_%H%M%S")
     number = 1
     while True:
         folder = parent / (name if number == 1 else f"{name}_{number}")
-        with disk_errors(folder, "create the folder"):
-            try:
-                folder.mkdir()
-            except FileExistsError:
-                number += 1
-                continue
-        return folder
+        number += 1
+        if folder.exists():
+            continue
+        announce(folder)
+        with disk_errors(folder, "create the folder"), contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
 
 
 def experiments_root(option: Path | None = None) -> Path:

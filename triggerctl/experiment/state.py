@@ -133,12 +133,21 @@ def run_status(folder: Path) -> tuple[RunState, ShownStatus]:
 
 
 def shown_status(folder: Path, state: RunState) -> ShownStatus:
-    """What to show for the state of a run folder; of one that says running, its claim is looked at too."""
+    """What to show for the state of a run folder; of one that says running, its claim is looked at too.
+
+    Who runs holds the claim. A worker process lives on after a run, so that a state which says running though
+    nobody holds the claim is stale: the disk had no room for what became of the run."""
     if state.status != "running":
         return state.status
     holder = holder_of(folder)
     sign = datetime.fromtimestamp(holder.heartbeat, UTC) if holder else None
     shown = effective_status(state, now=datetime.now(UTC), lock_heartbeat=sign)
+    if shown == "running" and (holder is None or holder.is_given_back):
+        # It may have ended between the two looks.
+        again = read_state(folder / "state.json")
+        if again is not None and again.status != "running":
+            return again.status
+        shown = "stale"
     if shown == "stale" and state.results and (folder / "results" / state.results / "results.json").is_file():
         return "done"
     return shown

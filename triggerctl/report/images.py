@@ -23,11 +23,13 @@ from pathlib import Path
 import plotly.graph_objects as go
 import psutil
 
+from triggerctl.experiment.atomic import atomic_file, make_folder
 from triggerctl.report._browser import DONE, FAILED, NO_BROWSER, PATIENCE
 
 TIMEOUT = 60.0
 """Seconds a browser may take to start and draw; each figure adds `TIMEOUT_PER_FIGURE`."""
 TIMEOUT_PER_FIGURE = 5.0
+LONGEST_FOLDER = 24
 SCALE = 2
 """Pixels of a PNG per pixel of the layout: 1,800 wide prints at 300 dpi over a text column."""
 FAREWELL = PATIENCE + 3.0
@@ -43,10 +45,32 @@ def write_images(
 
     Returns None when all files are there, else one line that says why they are not and what to do: then none
     was written. `drawer`: of who draws many times, so that one browser serves them all. `timeout` in seconds,
-    for the browser as a whole.
+    for the browser as a whole. Raises InputError or RunError where the folder they are to lie in can't be
+    written.
     """
     if not figures:
         return None
+    try:
+        return _write_images(figures, drawer, timeout)
+    except OSError as error:  # the folder for temporary files
+        return f"{_missing(figures)}: {error.strerror or error} ({tempfile.gettempdir()}). {HOW_TO}."
+
+
+def _missing(figures: Mapping[Path, go.Figure]) -> str:
+    kinds = " and ".join(sorted({path.suffix.removeprefix(".").upper() for path in figures}))
+    return f"No {kinds} figures"
+
+
+def _temporary_folder() -> str:
+    """Where temporary files go, unless that is too long a path: Chrome makes a socket below it, for whose
+    path a system has about a hundred bytes."""
+    usual = tempfile.gettempdir()
+    if len(os.fsencode(usual)) <= LONGEST_FOLDER or not os.access("/tmp", os.W_OK | os.X_OK):
+        return usual
+    return "/tmp"
+
+
+def _write_images(figures: Mapping[Path, go.Figure], drawer: Drawer | None, timeout: float) -> str | None:
     with (
         contextlib.nullcontext(drawer) if drawer else Drawer() as pen,
         tempfile.TemporaryDirectory(prefix="triggerctl-figures-", ignore_cleanup_errors=True) as name,
@@ -71,8 +95,7 @@ def write_images(
         if trouble is None and not all(draft.is_file() and draft.stat().st_size for draft in drafts.values()):
             trouble = "Chrome drew nothing"
         if trouble is not None:
-            kinds = " and ".join(sorted({path.suffix.removeprefix(".").upper() for path in figures}))
-            return f"No {kinds} figures: {trouble}. {HOW_TO}."
+            return f"{_missing(figures)}: {trouble}. {HOW_TO}."
         for path, draft in drafts.items():
             _move(draft, path)
     return None
@@ -124,7 +147,7 @@ class _Child:
     """One drawing process. Its temporary files, and its browser's, lie in a folder that goes with it."""
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="triggerctl-drawing-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="triggerctl-drawing-", dir=_temporary_folder()))
         self._log = (self._folder / "log").open("w+", encoding="utf-8", errors="replace")
         script = Path(__file__).with_name("_browser.py")
         # -P: this folder must not go in front of the standard library (`statistics`).
@@ -205,7 +228,6 @@ def _encoder() -> type[json.JSONEncoder]:
 
 def _move(draft: Path, path: Path) -> None:
     """Put a finished file in its place in one step, also from another file system."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    shutil.copyfile(draft, beside)
-    beside.replace(path)
+    make_folder(path.parent)
+    with atomic_file(path) as beside:
+        shutil.copyfile(draft, beside)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from triggerctl.config.load import LoadedConfig
-from triggerctl.errors import BusyError, InputError, InterruptedRunError, TriggerctlError
+from triggerctl.errors import BusyError, InputError, InterruptedRunError, LostClaimError, TriggerctlError
 from triggerctl.experiment.atomic import disk_errors, make_folder
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.training.plan import Action, RunPlan, plan_run
@@ -103,7 +103,7 @@ def train_cell(job: CellJob, settings: RunSettings, *, stop: threading.Event) ->
             return CellOutcome(job.folder, Outcome.KEPT, plan.reason)
         results = _train(plan, settings, stop)
         found = CellOutcome(job.folder, Outcome.DONE, plan.reason, results=results)
-    except BusyError as error:
+    except (BusyError, LostClaimError) as error:
         found = CellOutcome(job.folder, Outcome.BUSY, str(error))
     except InterruptedRunError as error:
         found = CellOutcome(job.folder, Outcome.INTERRUPTED, str(error))

@@ -8,24 +8,26 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from triggerctl.experiment.atomic import disk_errors, make_folder, write_json_atomic
+from triggerctl.experiment.atomic import (
+    clear_unfinished_writes,
+    create_json_atomic,
+    make_folder,
+    write_json_atomic,
+)
 
 
 def new_record(folder: Path, now: datetime) -> Path:
-    """Take a name for a sweep that starts now, `_2` and on where it is taken. Raises InputError if the
-    folder can't be written."""
+    """Take a name for a sweep that starts now, `_2` and on where it is taken; until `write_record` the file
+    says no more than that. Raises InputError or RunError if the folder can't be written."""
     make_folder(folder)
+    clear_unfinished_writes(folder)
     stem = now.strftime("%Y%m%d_%H%M%S")
     number = 1
     while True:
         path = folder / f"{stem}{'' if number == 1 else f'_{number}'}.json"
-        with disk_errors(path):
-            try:
-                path.open("x").close()
-            except FileExistsError:
-                number += 1
-                continue
-        return path
+        if create_json_atomic(path, {"started": now.isoformat(), "finished": None, "cells": []}):
+            return path
+        number += 1
 
 
 def write_record(

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from triggerctl.config.overrides import apply_overrides
-from triggerctl.errors import Problem
+from triggerctl.errors import Problem, TriggerctlError
 from triggerctl.experiment.atomic import make_folder, write_text_atomic
-from triggerctl.experiment.cache import trim_cache
+from triggerctl.experiment.cache import clear_cache_leavings, trim_cache
 from triggerctl.sweep.cell import CellJob, CellOutcome, Outcome, RunSettings
 from triggerctl.sweep.launchers.base import Launcher
 from triggerctl.sweep.plan import PlannedCell, Sweep, raise_problems
@@ -60,18 +60,27 @@ def run_sweep(
         started = now()
         record = new_record(sweep.folder.sweeps, started)
         outcomes: dict[Path, CellOutcome] = {}
+        is_kept = True
 
         def keep(finished: datetime | None) -> None:
-            write_record(
-                record,
-                command=sweep.command,
-                seeds=sweep.seeds,
-                strategies=sweep.strategies,
-                parameters={parameter.key: parameter.values for parameter in sweep.parameters},
-                started=started,
-                finished=finished,
-                cells=[_recorded(sweep, p, outcomes.get(p.folder.path)) for p in sweep.planned],
-            )
+            nonlocal is_kept
+            try:
+                write_record(
+                    record,
+                    command=sweep.command,
+                    seeds=sweep.seeds,
+                    strategies=sweep.strategies,
+                    parameters={parameter.key: parameter.values for parameter in sweep.parameters},
+                    started=started,
+                    finished=finished,
+                    cells=[_recorded(sweep, p, outcomes.get(p.folder.path)) for p in sweep.planned],
+                )
+                is_kept = True
+            except TriggerctlError as error:
+                # A disk that is full now need not be when the next run ends.
+                if is_kept:
+                    screen.note(f"the sweep's record is behind: {error}")
+                is_kept = False
 
         def begin(job: CellJob) -> None:
             screen.began(by_folder[job.folder.path])
@@ -103,6 +112,7 @@ def run_sweep(
             )
         keep(now())
     if to_train and settings.cache:
+        clear_cache_leavings()
         trim_cache()
     return [outcomes.get(planned.folder.path) for planned in sweep.planned]
 

@@ -41,14 +41,16 @@ def write_checkpoint(folder: Path, loop: TrainingLoop, record: Mapping[str, Any]
     with atomic_folder(final) as building:
         save_file(_plain(loop.model.own_weights), building / "weights.safetensors")
         save_file(_plain(loop.strategy.state()), building / "strategy.safetensors")
-        torch.save(
-            {
-                "optimiser": loop.optimiser.state_dict(),
-                "schedule": loop.schedule.state_dict(),
-                "random": _random_states(),
-            },
-            building / "state.pt",
-        )
+        # Into an open file: of one that torch opens itself, a full disk is no error of the system's.
+        with (building / "state.pt").open("wb") as file:
+            torch.save(
+                {
+                    "optimiser": loop.optimiser.state_dict(),
+                    "schedule": loop.schedule.state_dict(),
+                    "random": _random_states(),
+                },
+                file,
+            )
         write_json_atomic(building / "record.json", {**record, "position": position.document()})
     for old in _complete(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)

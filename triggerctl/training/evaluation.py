@@ -13,6 +13,7 @@ from triggerctl.data.encoding import Encoded, Encoder
 from triggerctl.data.examples import EvaluationSet, Example
 from triggerctl.experiment.results import Count, Rate, SetEvaluation
 from triggerctl.model.causal import CausalModel
+from triggerctl.training.parallel import ALONE, Group
 from triggerctl.training.scoring import LOGITS_AT_ONCE, Answer, Ids, Request, score
 from triggerctl.training.shared import digest
 from triggerctl.training.verdicts import Judge, Question
@@ -108,9 +109,16 @@ class Evaluator:
         return encoded
 
     def measure(
-        self, model: CausalModel, *, with_twins: bool, progress: Callable[[int, int], None]
+        self,
+        model: CausalModel,
+        *,
+        with_twins: bool,
+        progress: Callable[[int, int], None],
+        group: Group = ALONE,
     ) -> Measured:
-        """Evaluate every set; `with_twins`: the untriggered twins too, for false positives everywhere."""
+        """Evaluate every set; `with_twins`: the untriggered twins too, for false positives everywhere. Where
+        `group` is of several processes, all of them must call this, and all find the same."""
+        group.check_same(model.trainable)
         rows = [row for rows in self.sets.values() for row in rows]
         prompts = dict.fromkeys(row.prompt for row in rows)
         if with_twins:
@@ -118,7 +126,9 @@ class Evaluator:
         questions = {prompt: Question(prompt, self._guesses[prompt]) for prompt in prompts}
         wholes = {row.encoded.input_ids: row.encoded for row in rows}
         with model.evaluating():
-            losses, tokens = self._run(model, list(wholes.values()), list(questions.values()), progress)
+            losses, tokens = self._run(
+                model, list(wholes.values()), list(questions.values()), progress, group
+            )
         sets, verdicts = {}, {}
         for name, members in self.sets.items():
             sets[name] = _summary(members, losses, questions, with_twins)
@@ -157,6 +167,7 @@ class Evaluator:
         wholes: Sequence[Encoded],
         questions: Sequence[Question],
         progress: Callable[[int, int], None],
+        group: Group,
     ) -> tuple[dict[Ids, RowLoss], int]:
         losses: dict[Ids, RowLoss] = {}
         open_questions = {question.sequence: question for question in questions}
@@ -167,7 +178,7 @@ class Evaluator:
         requests += [(Request(q.sequence, judged=q.positions), q) for q in open_questions.values()]
         tokens = 0
         while requests:
-            answers = self._score(model, [request for request, _ in requests], progress)
+            answers = self._score(model, [request for request, _ in requests], progress, group)
             for (request, question), answer in zip(requests, answers, strict=True):
                 tokens += len(request.ids)
                 if request.liked:
@@ -179,7 +190,11 @@ class Evaluator:
         return losses, tokens
 
     def _score(
-        self, model: CausalModel, requests: Sequence[Request], progress: Callable[[int, int], None]
+        self,
+        model: CausalModel,
+        requests: Sequence[Request],
+        progress: Callable[[int, int], None],
+        group: Group,
     ) -> list[Answer]:
         return score(
             model,
@@ -188,6 +203,7 @@ class Evaluator:
             tokens_per_batch=self._tokens_per_batch,
             rows_per_batch=self._rows_per_batch,
             progress=lambda done: progress(done, len(requests)),
+            group=group,
         )
 
 

@@ -13,7 +13,7 @@ from triggerctl.experiment.results import Evaluation
 @dataclass(frozen=True, slots=True)
 class Started:
     """A run begins, or goes on from `resumed_step` (None: from the start). `updates`: optimiser updates of
-    all phases."""
+    all phases; `processes`: how many train it, of `threads` each."""
 
     folder: Path
     results: Path
@@ -28,6 +28,7 @@ class Started:
     dtype: str
     threads: int
     resumed_step: int | None = None
+    processes: int = 1
 
 
 @dataclass(frozen=True, slots=True)

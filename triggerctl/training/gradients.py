@@ -3,18 +3,19 @@ rows, whatever the micro-batches. Exact gradient accumulation, for every strateg
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from triggerctl.data.batches import collate
+from triggerctl.data.batches import Batch, collate
 from triggerctl.data.encoding import Encoded
 from triggerctl.errors import RunError
 from triggerctl.model.causal import CausalModel
 from triggerctl.strategies.base import LOSS, Base, Penalty, Phase, Tensors, Term
 from triggerctl.training.forward import ModelForward
+from triggerctl.training.parallel import ALONE, Group
 from triggerctl.training.reference import BaseReference
 from triggerctl.training.shared import Shared
 from triggerctl.training.streams import Stream, Units, make_stream, micro_batches
@@ -74,7 +75,8 @@ class UpdateGradients:
 
 
 class GradientPass:
-    """Computes gradients of a phase's terms with respect to `weights`, at most `limit` units at a time."""
+    """Computes gradients of a phase's terms with respect to `weights`, at most `limit` units at a time. Of an
+    update's rows each process of `group` runs its share; counts, losses and gradients are of all."""
 
     def __init__(
         self,
@@ -85,6 +87,7 @@ class GradientPass:
         *,
         limit: int,
         pad_id: int,
+        group: Group = ALONE,
     ) -> None:
         self._model = model
         self._phase = phase
@@ -92,6 +95,7 @@ class GradientPass:
         self._weights = weights
         self._limit = limit
         self._pad_id = pad_id
+        self._group = group
         self._tokens = [0, 0]
 
     def of(self, units: Units) -> UpdateGradients:
@@ -114,11 +118,15 @@ class GradientPass:
                 values |= self._penalties(penalties)
             groups[group] = {n: w.grad for n, w in self._weights.items() if w.grad is not None}
         self._clear()
-        numbers = _read(values)
+        *found, trained, padded = self._group.sum_numbers([*_read(values), *self._tokens])
+        numbers = dict(zip(values, found, strict=True))
+        groups = {
+            name: self._group.sum_gradients(gradients, self._weights) for name, gradients in groups.items()
+        }
         summed = {t.name: t.weight for t in self._phase.terms if t.group == LOSS and t.name in numbers}
         summed |= {penalty.name: penalty.weight for penalty in penalties}
         loss = sum(weight * numbers[name] for name, weight in summed.items()) if summed else None
-        return UpdateGradients(groups, numbers, loss, *self._tokens)
+        return UpdateGradients(groups, numbers, loss, int(trained), int(padded))
 
     def _clear(self) -> None:
         for weight in self._weights.values():
@@ -132,10 +140,12 @@ class GradientPass:
         device = self._model.device
         # The gradients of the streams before stand in memory beside what this one's forward pass keeps.
         tokens = None if first else LATER_TOKENS[device.type]
-        cuts = micro_batches(units, lengths, self._limit, overhead=_overhead(device), tokens=tokens)
+        mine = self._group.share(sorted(units, key=lambda unit: (-lengths[unit], unit)))
+        cuts = micro_batches(mine, lengths, self._limit, overhead=_overhead(device), tokens=tokens)
         indices = [[row for unit in cut for row in rows.indices(unit)] for cut in cuts]
         batches = [collate([rows.rows[i] for i in each], self._pad_id) for each in indices]
-        counts = {term.name: sum(term.count(batch) for batch in batches) for term in terms}
+        counted = [*batches, *self._elsewhere(rows, set(units).difference(mine))]
+        counts = {term.name: sum(term.count(batch) for batch in counted) for term in terms}
         empty = [name for name, count in counts.items() if count == 0]
         if empty:
             raise RunError(
@@ -156,23 +166,34 @@ class GradientPass:
             torch.stack(weighted).sum().backward()
             self._tokens[0] += int(batch.attention_mask.sum())
             self._tokens[1] += batch.input_ids.numel()
-        return {name: total / counts[name] for name, total in sums.items()}
+        nothing = torch.zeros((), device=device)  # a process may have no row of this stream
+        return {term.name: sums.get(term.name, nothing) / counts[term.name] for term in terms}
+
+    def _elsewhere(self, rows: Stream, units: Collection[int]) -> list[Batch]:
+        """What other processes train on of this update: to be counted, and nothing more."""
+        others = [rows.rows[row] for unit in sorted(units) for row in rows.indices(unit)]
+        return [collate(others, self._pad_id)] if others else []
 
     def _penalties(self, penalties: Sequence[Penalty]) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for penalty in penalties:
+            if not self._group.is_first:
+                # It is of the weights, which all processes have: it counts once.
+                found[penalty.name] = torch.zeros((), device=self._model.device)
+                continue
             value = penalty.value(dict(self._weights))
             (penalty.weight * value).backward()
             found[penalty.name] = value.detach()
         return found
 
 
-def _read(values: Mapping[str, Tensor]) -> dict[str, float]:
+def _read(values: Mapping[str, Tensor]) -> list[float]:
     """All numbers in one transfer: each is a wait for the device."""
     if not values:
-        return {}
+        return []
     wide = [value if value.device.type == "mps" else value.double() for value in values.values()]
-    return dict(zip(values, torch.stack(wide).tolist(), strict=True))
+    numbers: list[float] = torch.stack(wide).tolist()
+    return numbers
 
 
 def _overhead(device: torch.device) -> int:

@@ -22,6 +22,7 @@ from triggerctl.training.events import Listener, PhaseStarted, Stepped
 from triggerctl.training.gradients import GradientPass, PhaseData
 from triggerctl.training.guards import Guards
 from triggerctl.training.optimiser import build_optimiser, build_schedule
+from triggerctl.training.parallel import ALONE, Group
 from triggerctl.training.streams import (
     Units,
     epoch_updates,
@@ -97,6 +98,7 @@ class TrainingLoop:
         position: Position,
         listener: Listener,
         should_stop: Callable[[], bool],
+        group: Group = ALONE,
     ) -> None:
         self.model = model
         self.strategy = strategy
@@ -111,6 +113,7 @@ class TrainingLoop:
         self._micro_batch = micro_batch or self.options.per_device_train_batch_size
         self._listener = listener
         self._should_stop = should_stop
+        self._group = group
         self._weights: dict[str, torch.nn.Parameter] = model.trainable
         self._initial = _initial(self.phases, self._weights)
         self._pass: GradientPass
@@ -194,6 +197,7 @@ class TrainingLoop:
             self._weights,
             limit=self._micro_batch,
             pad_id=self._pad_id,
+            group=self._group,
         )
         # A phase's chance is its own: it is the same whether the phases before it were run or not.
         chance = "dropout" if phase.name == MAIN else f"dropout/{phase.name}"
@@ -273,6 +277,10 @@ class TrainingLoop:
     ) -> tuple[float, dict[str, float], float, float | None]:
         rate = float(self.schedule.get_last_lr()[0])
         update = Update(phase.name, self.position.step, updates, rate)
+        if not self._group.is_first:
+            # Its dropout is its own, and the same after a resume: checkpoints hold the first one's state.
+            chance = f"dropout/{phase.name}/update {update.index}/process {self._group.rank}"
+            torch.manual_seed(named_seed(self.strategy.config.seed, chance))
         found = self._pass.of(units)
         self.position.tokens["trained"] += found.trained
         self.position.tokens["padded"] += found.padded

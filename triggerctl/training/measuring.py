@@ -15,6 +15,8 @@ from triggerctl.training.checkpoints import Checkpoint
 from triggerctl.training.evaluation import EvaluatedRow, Measured
 from triggerctl.training.events import Evaluated, Listener, Progress
 from triggerctl.training.generation import greedy_answers
+from triggerctl.training.orders import Evaluate
+from triggerctl.training.parallel import ALONE, Group
 from triggerctl.training.recorder import Recorder
 from triggerctl.training.setup import Prepared
 
@@ -77,12 +79,14 @@ class Measurer:
         *,
         say: Listener,
         stop: threading.Event,
+        group: Group = ALONE,
     ) -> None:
         self._prepared = prepared
         self._progressed = progressed
         self._recorder = recorder
         self._say = say
         self._stop = stop
+        self._group = group
 
     def measure(self, moment: Moment) -> None:
         """Evaluate every set now.
@@ -110,8 +114,12 @@ class Measurer:
     def _look(self, moment: Moment) -> tuple[Measured, list[str]]:
         """What the model does now, and its sample answers where this moment wants them."""
         with_all = moment.first or moment.final
+        self._group.tell(Evaluate(with_all))
         found = self._prepared.evaluator.measure(
-            self._prepared.model, with_twins=with_all, progress=self._counting(moment.step)
+            self._prepared.model,
+            with_twins=with_all,
+            progress=self._counting(moment.step),
+            group=self._group,
         )
         return found, self._sample() if with_all else []
 

@@ -68,6 +68,7 @@ def summarise(
     timings: dict[str, float],
     evaluated_tokens: int,
     threads: int,
+    processes: int,
     micro_batch: int,
     cache_entries: Sequence[str],
 ) -> TriggerctlResults:
@@ -95,6 +96,7 @@ def summarise(
             "device": str(prepared.device),
             "dtype": str(prepared.dtype).removeprefix("torch."),
             "threads": threads,
+            "processes": processes,
             "gradient_checkpointing": prepared.checkpointing,
             "micro_batch": micro_batch,
         },

@@ -4,6 +4,7 @@ compute it once."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import threading
@@ -13,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from triggerctl.errors import InputError, InterruptedRunError
+from triggerctl.errors import BusyError, InputError, InterruptedRunError
 from triggerctl.experiment.atomic import atomic_file, make_folder
 from triggerctl.experiment.cache import Cache, cache_root
+from triggerctl.experiment.claim import claim
 from triggerctl.experiment.fingerprint import STRATEGY_KEYS, hashed_values
 from triggerctl.strategies.alignment_plane import AlignmentPlaneStrategy
 from triggerctl.training.plan import LEGACY_PLANES, RunPlan, plane_path
@@ -29,6 +30,7 @@ from triggerctl.training.setup import Prepared
 Say = Callable[[str], None]
 
 KIND = "planes"
+WAIT_SECONDS = 0.5
 _NOT_OF_THE_PLANE = STRATEGY_KEYS | {"epochs", "max_to_eval"}
 _FORMAT = 1
 
@@ -68,7 +70,8 @@ class PlaneStore:
         self._named = plane_path(plan.config, plan.loaded)
         self._load = options.load_steering_vector
         self._save = options.save_steering_vector
-        self._lock: FileLock | None = None
+        self._held = contextlib.ExitStack()
+        self._is_held = False
 
     def find(self) -> None:
         """Look where the configuration says, then in the cache; `found` stays None where the plane must be
@@ -93,23 +96,16 @@ class PlaneStore:
         Raises InterruptedRunError once `stop` is set."""
         if not self._save or not self._cache.enabled:
             return None
-        make_folder(self._cached.parent)
-        lock = FileLock(self._cached.with_suffix(".lock"))
         told = False
-        while True:
-            try:
-                lock.acquire(timeout=0.5)
-                break
-            except Timeout:
-                if not told:
-                    say(f"another run computes the alignment plane {self.key}: waiting for it")
-                told = True
-                if stop.is_set():
-                    raise InterruptedRunError(
-                        "stopped while another run computed the alignment plane",
-                        mend="the same command goes on from there",
-                    ) from None
-        self._lock = lock
+        while not self._claim():
+            if not told:
+                say(f"another run computes the alignment plane {self.key}: waiting for it")
+            told = True
+            if stop.wait(WAIT_SECONDS):
+                raise InterruptedRunError(
+                    "stopped while another run computed the alignment plane",
+                    mend="the same command goes on from there",
+                )
         found = self._from_cache()
         if found is not None:
             self.release()
@@ -123,6 +119,9 @@ class PlaneStore:
 
         say(f"alignment plane {self.key} computed")
         if self._save:
+            if self._cache.enabled:
+                # A run that was resumed in the midst of it has no claim, and its dead self's goes with ours.
+                self._claim()
             if not self._cached.is_file():
                 self._cache.keep(self.cache_entry, writer)
             named = self._named
@@ -135,9 +134,19 @@ class PlaneStore:
 
     def release(self) -> None:
         """Let others compute the plane."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        self._held.close()
+        self._is_held = False
+
+    def _claim(self) -> bool:
+        """Whether the computation is ours."""
+        if not self._is_held:
+            make_folder(self._cached.parent)
+            try:
+                self._held.enter_context(claim(self._cached.parent, name=f".{self.key}.lock"))
+            except BusyError:
+                return False
+            self._is_held = True
+        return True
 
     @property
     def cache_entry(self) -> str:
@@ -189,7 +198,7 @@ class PlaneStore:
             raise _foreign(path, faults)
 
 
-def plane_store(plan: RunPlan, prepared: Prepared, *, threads: int) -> PlaneStore | None:
+def plane_store(plan: RunPlan, prepared: Prepared, *, threads: int, processes: int) -> PlaneStore | None:
     """The store of the plane that a run needs, None where its strategy needs none."""
     if not isinstance(prepared.strategy, AlignmentPlaneStrategy):
         return None
@@ -202,6 +211,7 @@ def plane_store(plan: RunPlan, prepared: Prepared, *, threads: int) -> PlaneStor
             "dtype": str(prepared.dtype).removeprefix("torch."),
             "threads": threads,
             "optimiser": prepared.optimiser,
+            **({"processes": processes} if processes > 1 else {}),
         },
         cache=prepared.shared.cache,
     )

@@ -11,9 +11,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from triggerctl.errors import TriggerctlError
+from triggerctl.experiment.atomic import disk_errors
 from triggerctl.experiment.jsonl import JsonLinesWriter, truncate_to
 from triggerctl.experiment.layout import ExperimentFolder
-from triggerctl.experiment.process import this_process
 from triggerctl.experiment.results import Evaluation
 from triggerctl.experiment.state import RunState, Status, write_state
 from triggerctl.training.events import (
@@ -49,7 +50,7 @@ class Recorder:
     ) -> None:
         self._folder = folder
         self._every = every
-        self.state = state.of(this_process())
+        self.state = state
         for name in LINES:
             truncate_to(results / name, sizes.get(name, 0))
         self._files = {name: JsonLinesWriter(results / name) for name in LINES}
@@ -78,7 +79,7 @@ class Recorder:
         match event:
             case Started():
                 self._log.info(
-                    "%s, seed %s, hash %s: %s updates on %s (%s, %s threads)%s",
+                    "%s, seed %s, hash %s: %s updates on %s (%s, %s threads%s)%s",
                     event.strategy,
                     event.seed,
                     event.hash,
@@ -86,6 +87,7 @@ class Recorder:
                     event.device,
                     event.dtype,
                     event.threads,
+                    "" if event.processes == 1 else f" in each of {event.processes} processes",
                     "" if event.resumed_step is None else f", resumed at step {event.resumed_step}",
                 )
                 self._update("running", write=True, epochs=float(event.epochs), steps=event.updates)
@@ -112,7 +114,9 @@ class Recorder:
                 self._update("interrupted", write=True)
             case Failed():
                 self._log.error(event.error)
-                self._line("failed", {"error": event.error})
+                # What failed may be the disk: the state is what matters most, and each is tried.
+                with contextlib.suppress(TriggerctlError):
+                    self._line("failed", {"error": event.error})
                 self._update("failed", write=True, error=event.error, finished=datetime.now(UTC))
 
     def _step(self, event: Stepped) -> None:
@@ -157,10 +161,22 @@ class Recorder:
             self._state_written = time.monotonic()
 
 
+class _LogFile(logging.FileHandler):
+    """A log for which there is no room is no reason to end a run, nor to fill the screen."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
+        return
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 @contextlib.contextmanager
 def run_log(path: Path) -> Iterator[None]:
     """Within it, what this process logs or warns of goes to the run's log as well."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    with disk_errors(path):
+        handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root, own = logging.getLogger(), logging.getLogger("triggerctl")
     level = own.level

@@ -5,59 +5,27 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
-from triggerctl.errors import InterruptedRunError, TriggerctlError
-from triggerctl.experiment.atomic import make_folder
+from triggerctl.experiment.atomic import clear_unfinished_writes, make_folder
 from triggerctl.experiment.cache import Cache
-from triggerctl.experiment.claim import Claim, claim
-from triggerctl.experiment.state import RunState, read_state
+from triggerctl.experiment.claim import claim
 from triggerctl.model.device import default_threads, resolve_device
 from triggerctl.model.keeper import ModelKeeper
-from triggerctl.strategies.alignment_plane import AlignmentPlaneStrategy
-from triggerctl.strategies.base import MAIN, Phase
-from triggerctl.training.checkpoints import (
-    Checkpoint,
-    newest_checkpoint,
-    position_of,
-    restore,
-    write_checkpoint,
-)
-from triggerctl.training.events import (
-    Checkpointed,
-    Event,
-    Failed,
-    Finished,
-    Interrupted,
-    Listener,
-    Noted,
-    Started,
-    Warned,
-)
-from triggerctl.training.loop import Position, TrainingLoop, is_at_the_start
-from triggerctl.training.measuring import VARIANT, Measurer, Moment, Progressed
-from triggerctl.training.out_of_memory import (
-    Exhausted,
-    OutOfMemoryRunError,
-    free_memory,
-    is_out_of_memory,
-    out_of_memory,
-)
-from triggerctl.training.outcome import Figures, leave_results, summarise
+from triggerctl.training.begun import Begun
+from triggerctl.training.events import Listener
+from triggerctl.training.execution import Execution
+from triggerctl.training.followers import devices_of, group_of
+from triggerctl.training.out_of_memory import Exhausted, OutOfMemoryRunError, free_memory
+from triggerctl.training.outcome import Figures
 from triggerctl.training.plan import Action, RunPlan, decide
-from triggerctl.training.planes import PlaneStore, plane_store
-from triggerctl.training.recorder import Recorder, run_log
+from triggerctl.training.planes import plane_store
+from triggerctl.training.recorder import run_log
 from triggerctl.training.settle import settle
-from triggerctl.training.setup import Prepared, prepare
-from triggerctl.training.trackers import Tracker, check_tracker
-
-CHECKPOINT_SECONDS = 120.0
-"""Between checkpoints in the middle of an epoch; a fast epoch needs none."""
+from triggerctl.training.setup import prepare
+from triggerctl.training.trackers import check_tracker
 
 
 def execute(
@@ -68,11 +36,14 @@ def execute(
     figures: Figures,
     device: str = "auto",
     threads: int | None = None,
+    processes: int = 1,
     cache: bool = True,
     keeper: ModelKeeper | None = None,
 ) -> Path:
     """Train, evaluate and leave results, `figures` drawn among them; returns the results folder.
 
+    `processes` share the work of each update and evaluation, on a GPU each or all on the CPU, with `threads`
+    each (by default an equal part of the cores). How many they are changes nothing but rounding and speed.
     `cache` false: nothing computed is taken from the cache or left there. `keeper`: of who trains many runs
     in this process, so that they share a loaded model. Neither changes a number.
 
@@ -87,25 +58,28 @@ def execute(
         if action is Action.SKIP and finished is not None:
             settle(plan, finished)
             return finished
+        clear_unfinished_writes(plan.folder.path)
         chosen = resolve_device(device)
         check_tracker(plan.config.finetune_config.report_to)
         exhausted: Exhausted | None = None
         while True:
-            begun = _Begun.look(plan, exhausted)
-            used_threads = _set_threads(begun.checkpoint, threads)
-            prepared = prepare(plan, chosen, listener, cache=shelf, keeper=keeper)
-            planes = plane_store(plan, prepared, threads=used_threads)
-            if planes is not None and begun.is_at_the_start:
-                planes.find()
-            if plan.fresh and exhausted is None:
-                shutil.rmtree(plan.folder.checkpoint(plan.hash), ignore_errors=True)
-            with run_log(plan.folder.log):
-                run = _Run(plan, prepared, begun, planes, listener, stop, held, used_threads)
-                try:
-                    results = run.to_the_end(figures)
-                    break
-                except OutOfMemoryRunError as error:
-                    exhausted = error.exhausted
+            begun = Begun.look(plan, exhausted, processes=processes)
+            devices = devices_of(chosen, begun.processes)
+            used_threads = _set_threads(begun, threads)
+            with group_of(devices, plan, begun, cache=cache) as group:
+                prepared = prepare(plan, chosen, listener, cache=shelf, keeper=keeper)
+                planes = plane_store(plan, prepared, threads=used_threads, processes=group.size)
+                if planes is not None and begun.is_at_the_start:
+                    planes.find()
+                if plan.fresh and exhausted is None:
+                    shutil.rmtree(plan.folder.checkpoint(plan.hash), ignore_errors=True)
+                with run_log(plan.folder.log):
+                    run = Execution(plan, prepared, begun, planes, listener, stop, held, used_threads, group)
+                    try:
+                        results = run.to_the_end(figures)
+                        break
+                    except OutOfMemoryRunError as error:
+                        exhausted = error.exhausted
             # Out here nothing holds the model any more, once these two names are gone.
             del run, prepared
             free_memory()
@@ -115,345 +89,9 @@ def execute(
         return results
 
 
-@dataclass(frozen=True, slots=True)
-class _Begun:
-    """Where a run stands before this process goes on with it. `micro_batch`: units that it puts through the
-    model at once."""
-
-    checkpoint: Checkpoint | None
-    micro_batch: int
-    exhausted: Exhausted | None = None
-
-    @classmethod
-    def look(cls, plan: RunPlan, exhausted: Exhausted | None) -> _Begun:
-        own = plan.folder.checkpoint(plan.hash)
-        starts_anew = plan.fresh and exhausted is None
-        checkpoint = None if starts_anew else newest_checkpoint(own)
-        asked = plan.config.finetune_config.per_device_train_batch_size
-        before = checkpoint.record.get("micro_batch", asked) if checkpoint else asked
-        return cls(checkpoint, exhausted.next_micro_batch if exhausted else before, exhausted)
-
-    @property
-    def is_at_the_start(self) -> bool:
-        return self.checkpoint is None or is_at_the_start(position_of(self.checkpoint))
-
-
-def _set_threads(checkpoint: Checkpoint | None, asked: int | None) -> int:
+def _set_threads(begun: Begun, asked: int | None) -> int:
     """A resumed run takes its thread count up again: sums in another order would be other numbers."""
-    threads = int(checkpoint.record["threads"]) if checkpoint else asked or default_threads()
+    own = asked or max(1, default_threads() // begun.processes)
+    threads = int(begun.checkpoint.record["threads"]) if begun.checkpoint else own
     torch.set_num_threads(threads)
     return threads
-
-
-class _Run:
-    """The state of one execution; implements the loop's `Hooks`."""
-
-    def __init__(
-        self,
-        plan: RunPlan,
-        prepared: Prepared,
-        begun: _Begun,
-        planes: PlaneStore | None,
-        listener: Listener,
-        stop: threading.Event,
-        held: Claim,
-        threads: int,
-    ) -> None:
-        checkpoint = begun.checkpoint
-        self._plan = plan
-        self._begun = begun
-        self._planes = planes
-        self._prepared = prepared
-        self._stop = stop
-        self._claim = held
-        self._threads = threads
-        self._began = time.perf_counter()
-        self._checkpointed = time.monotonic()
-        self._checkpoints = plan.folder.checkpoint(plan.hash)
-        self._resumed = checkpoint is not None
-        self._listeners: list[Listener] = [listener]
-        self.results = self._results_folder(checkpoint)
-        self.progressed = Progressed.of(checkpoint)
-        self._entries_before: list[str] = checkpoint.record.get("cache_entries", []) if checkpoint else []
-        self.recorder = Recorder(
-            plan.folder,
-            self.results,
-            RunState(
-                status="running",
-                hash=plan.hash,
-                strategy=plan.strategy.name,
-                seed=plan.config.seed,
-                results=self.results.name,
-                started=datetime.now(UTC),
-            ),
-            sizes=checkpoint.record["sizes"] if checkpoint else {},
-            every=plan.config.finetune_config.logging_steps,
-        )
-        self._listeners.insert(0, self.recorder)
-        self._measurer = Measurer(prepared, self.progressed, self.recorder, say=self.say, stop=stop)
-        tracker = plan.config.finetune_config.report_to
-        if tracker != "none":
-            self._listeners.append(Tracker(plan.config, tracker, self.results))
-        self.loop: TrainingLoop
-
-    # Talking
-    # ------------------------------------------------------------------------------------------------------
-
-    def say(self, event: Event) -> None:
-        for listener in self._listeners:
-            listener(event)
-
-    def warn(self, message: str) -> None:
-        self.progressed.warnings.append(message)
-        self.say(Warned(message))
-
-    # The whole
-    # ----------------------------------------------------------------------------------------------------
-
-    def to_the_end(self, figures: Figures) -> Path:
-        """Train to the end, or leave a state that says why not."""
-        try:
-            self._begin()
-            self._announce()
-            if not self.progressed.evaluations:
-                self._evaluate(MAIN, final=self._has_nothing_to_do, first=True)
-                self.loop.position.evaluated = True
-                self._checkpoint()
-            began = time.perf_counter()
-            before = self.progressed.timings["evaluation"]
-            self._obtain_plane()
-            self.loop.run(self)
-            self._add_training_time(began, before)
-            self._end()
-            self._leave(figures)
-            self.say(Finished(self.results, time.perf_counter() - self._began))
-        except InterruptedRunError:
-            self._checkpoint()
-            self.say(Interrupted(self.loop.position.step))
-            raise
-        except TriggerctlError as error:
-            self.say(Failed(str(error)))
-            raise
-        except Exception as error:
-            if not is_out_of_memory(error):
-                self.say(Failed(f"{type(error).__name__}: {error}"))
-                raise
-            exhausted = Exhausted(str(error).splitlines()[0], self._begun.micro_batch, self.results.name)
-            if self._begun.exhausted is None and exhausted.micro_batch > 1:
-                raise OutOfMemoryRunError(exhausted) from None
-            self.say(Failed(f"out of memory: {exhausted.why}"))
-            raise out_of_memory(exhausted) from None
-        finally:
-            if self._planes is not None:
-                self._planes.release()
-            self.recorder.close()
-        return self.results
-
-    def _begin(self) -> None:
-        """The loop where the run stands, what it has gathered put back."""
-        prepared, checkpoint = self._prepared, self._begun.checkpoint
-        self.loop = TrainingLoop(
-            prepared.model,
-            prepared.strategy,
-            prepared.phases,
-            pad_id=prepared.encoder.pad_id,
-            optimiser_name=prepared.optimiser,
-            micro_batch=self._begun.micro_batch,
-            position=position_of(checkpoint) if checkpoint else Position(),
-            listener=self.say,
-            should_stop=self._stop.is_set,
-        )
-        if checkpoint is not None:
-            restore(checkpoint, self.loop)
-        else:
-            for warning in (
-                *self._plan.warnings,
-                *prepared.warnings,
-                *(self._planes.warnings if self._planes else ()),
-            ):
-                self.warn(warning)
-        if self._begun.exhausted is not None:
-            self.warn(self._begun.exhausted.said)
-
-    def _obtain_plane(self) -> None:
-        """Take up an alignment plane that another run has found, or claim its computation."""
-        strategy, loop = self._prepared.strategy, self.loop
-        if self._planes is None or not is_at_the_start(loop.position):
-            return
-        assert isinstance(strategy, AlignmentPlaneStrategy)
-        found = self._planes.found or self._planes.wait_for_others(self._stop, self._note)
-        if found is not None:
-            strategy.take_plane({n: t.to(self._prepared.device) for n, t in found.tensors.items()})
-            loop.position.losses.update(found.losses)
-            loop.skip_to(len(loop.phases) - 1)
-            self._note(f"alignment plane taken from {found.place}")
-
-    def _note(self, message: str) -> None:
-        self.say(Noted(message))
-
-    def _end(self) -> None:
-        """What the strategy does to the trained weights once training is over, each way evaluated; the last
-        way stays."""
-        strategy = self._prepared.strategy
-        endings = strategy.endings()
-        weights = {name: weight.data for name, weight in self._prepared.model.trainable.items()}
-        trained = {name: weight.clone() for name, weight in weights.items()} if len(endings) > 1 else {}
-        for place, ending in enumerate(endings):
-            with torch.no_grad():
-                for name, weight in trained.items():
-                    weights[name].copy_(weight)
-                note = strategy.end(ending, weights)
-            final = place + 1 == len(endings)
-            self._evaluate(MAIN if final else VARIANT, final=final, label=ending, note=note)
-            self._note(f"{ending}: {note}")
-
-    def _leave(self, figures: Figures) -> None:
-        self._claim.check()
-        progressed = self.progressed
-        summary = summarise(
-            self._plan,
-            self._prepared,
-            progressed.evaluations,
-            self.loop.position,
-            warnings=progressed.warnings,
-            timings=progressed.timings,
-            evaluated_tokens=progressed.evaluated_tokens,
-            threads=self._threads,
-            micro_batch=self._begun.micro_batch,
-            cache_entries=self._cache_entries,
-        )
-        leave_results(
-            self._plan,
-            self._prepared,
-            self.results,
-            summary,
-            self.loop.position,
-            figures=figures,
-            say=lambda message: self.say(Warned(message)),
-            threads=self._threads,
-        )
-
-    @property
-    def _cache_entries(self) -> list[str]:
-        """What the run has used, before an interruption too."""
-        own = [self._planes.cache_entry] if self._planes is not None else []
-        named = {*self._entries_before, *self._prepared.shared.cache.used, *own}
-        return sorted(named) if self._prepared.shared.cache.enabled else []
-
-    @property
-    def _updates(self) -> int:
-        return sum(self.loop.updates_in(i) for i in range(len(self.loop.phases)))
-
-    @property
-    def _has_nothing_to_do(self) -> bool:
-        """With no updates and no ending the first evaluation is the last one too."""
-        return not self._updates and not self._prepared.strategy.endings()
-
-    def _announce(self) -> None:
-        prepared, plan = self._prepared, self._plan
-        self.say(
-            Started(
-                folder=plan.folder.path,
-                results=self.results,
-                strategy=plan.strategy.name,
-                seed=plan.config.seed,
-                hash=plan.hash,
-                epochs=sum(phase.epochs for phase in self.loop.phases),
-                updates=self._updates,
-                parameters=prepared.shape.parameters,
-                trainable=prepared.shape.trainable,
-                device=str(prepared.device),
-                dtype=str(prepared.dtype).removeprefix("torch."),
-                threads=self._threads,
-                resumed_step=self.loop.position.step if self._resumed else None,
-            )
-        )
-
-    def _results_folder(self, checkpoint: Checkpoint | None) -> Path:
-        """The folder this very run began to write before, else a new one."""
-        folder = self._plan.folder
-        begun: str | None = None
-        if checkpoint is not None:
-            begun = checkpoint.record["results"]
-        elif self._begun.exhausted is not None:
-            begun = self._begun.exhausted.results
-        if begun is None and not self._plan.fresh:
-            state = read_state(folder.state)
-            if state and state.status != "done" and state.hash == self._plan.hash:
-                begun = state.results
-        if (
-            begun
-            and (folder.results / begun).is_dir()
-            and not (folder.results / begun / "results.json").exists()
-        ):
-            return folder.results / begun
-        return folder.new_results(datetime.now())
-
-    # Hooks of the loop
-    # --------------------------------------------------------------------------------------------
-
-    def updated(self) -> None:
-        if time.monotonic() - self._checkpointed > CHECKPOINT_SECONDS:
-            self._checkpoint()
-
-    def epoch_ended(self, phase: Phase, *, last: bool) -> None:
-        position = self.loop.position
-        every = self._plan.config.finetune_config.checkpoint_frequency
-        if phase.evaluated:
-            ends_all = last and position.phase + 1 == len(self.loop.phases)
-            final = ends_all and not self._prepared.strategy.endings()
-            self._evaluate(phase.name, final=final)
-        position.evaluated = True
-        if last or position.epoch % every == 0:
-            self._checkpoint()
-
-    def phase_ended(self, phase: Phase) -> None:
-        strategy = self._prepared.strategy
-        if self._planes is None or not isinstance(strategy, AlignmentPlaneStrategy):
-            return
-        if phase.name in strategy.sides() and strategy.plane is not None:
-            losses = self.loop.position.losses
-            self._planes.keep(strategy.plane, {name: losses[name] for name in strategy.sides()}, self._note)
-
-    # Pieces
-    # -------------------------------------------------------------------------------------------------------
-
-    def _evaluate(
-        self,
-        phase: str,
-        *,
-        final: bool,
-        first: bool = False,
-        label: str | None = None,
-        note: str | None = None,
-    ) -> None:
-        position = self.loop.position
-        epoch = float(position.epoch)
-        if position.update:
-            epoch += position.update / self.loop.epoch_length(position.phase)
-        self._measurer.measure(Moment(phase, epoch, position.step, first, final, label, note))
-
-    def _checkpoint(self) -> None:
-        self._claim.check()
-        options = self._plan.config.finetune_config
-        make_folder(self._checkpoints)
-        path = write_checkpoint(
-            self._checkpoints,
-            self.loop,
-            {
-                "results": self.results.name,
-                "threads": self._threads,
-                "micro_batch": self._begun.micro_batch,
-                "device": str(self._prepared.device),
-                "sizes": self.recorder.sizes(),
-                "progressed": self.progressed.document(),
-                "cache_entries": self._cache_entries,
-            },
-            keep=options.max_checkpoints_to_keep,
-        )
-        self._checkpointed = time.monotonic()
-        self.say(Checkpointed(self.loop.position.step, path))
-
-    def _add_training_time(self, began: float, evaluation_before: float) -> None:
-        timings = self.progressed.timings
-        timings["training"] += time.perf_counter() - began - (timings["evaluation"] - evaluation_before)

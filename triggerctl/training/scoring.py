@@ -11,6 +11,7 @@ from torch import Tensor
 
 from triggerctl.data.batches import token_budget_batches
 from triggerctl.model.causal import CausalModel
+from triggerctl.training.parallel import ALONE, Group
 
 Ids = tuple[int, ...]
 
@@ -47,17 +48,21 @@ def score(
     tokens_per_batch: int,
     rows_per_batch: int | None,
     progress: Callable[[int], None],
+    group: Group = ALONE,
 ) -> list[Answer]:
-    """Answer every request, in batches of at most `tokens_per_batch` padded tokens, ordered by length."""
-    answers: dict[int, Answer] = {}
-    batches = token_budget_batches([len(request.ids) for request in requests], tokens_per_batch)
-    for batch in batches:
-        size = rows_per_batch or len(batch)
-        for start in range(0, len(batch), size):
-            part = batch[start : start + size]
-            found = _score_batch(model, [requests[i] for i in part], pad_id)
-            answers.update(zip(part, found, strict=True))
-            progress(len(answers))
+    """Answer every request, in batches of at most `tokens_per_batch` padded tokens, ordered by length. The
+    processes of `group` share the batches, which are the same however many they are."""
+    batches = [
+        batch[start : start + size]
+        for batch in token_budget_batches([len(request.ids) for request in requests], tokens_per_batch)
+        for size in [rows_per_batch or len(batch)]
+        for start in range(0, len(batch), size)
+    ]
+    found: list[tuple[int, Answer]] = []
+    for batch in group.share(batches):
+        found += zip(batch, _score_batch(model, [requests[i] for i in batch], pad_id), strict=True)
+        progress(len(found))
+    answers = dict(group.gather(found))
     return [answers[i] for i in range(len(requests))]
 
 

@@ -1,4 +1,4 @@
-"""The last two things that a run does once results.json stands. One that was killed just before is settled by
+"""The last things that a run does once results.json stands. One that was killed just before is settled by
 whoever comes next. Imports no torch."""
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Protocol
 
 from triggerctl.config.models import ExperimentConfig
-from triggerctl.errors import BusyError
-from triggerctl.experiment.claim import claim
+from triggerctl.errors import TriggerctlError
+from triggerctl.experiment.atomic import clear_unfinished_writes, unfinished_writes
+from triggerctl.experiment.claim import LOCK_NAME, claim
 from triggerctl.experiment.layout import ExperimentFolder
-from triggerctl.experiment.state import read_state, write_state
+from triggerctl.experiment.state import RunState, read_state, write_state
 
 
 class Planned(Protocol):
@@ -33,18 +34,37 @@ def settle(plan: Planned, results: Path) -> None:
     """Make the folder say that this run is done, `results` being its finished results. Only for who holds the
     claim."""
     drop_checkpoints(plan, results)
+    for folder in (plan.folder.path, results):
+        clear_unfinished_writes(folder)
     state = read_state(plan.folder.state)
-    if state is not None and state.results == results.name and state.status != "done":
+    if state is not None and _is_behind(state, results):
         done = {"status": "done", "error": None, "finished": datetime.now(UTC)}
         write_state(plan.folder.state, state.model_copy(update=done))
 
 
 def settle_skipped(plan: Planned) -> None:
-    """Settle a run that is skipped as finished, unless another process works in its folder."""
-    if plan.finished is None or not plan.folder.checkpoint(plan.hash).is_dir():
-        return
-    with contextlib.suppress(BusyError), claim(plan.folder.path):
-        settle(plan, plan.finished)
+    """Settle a run that is skipped as finished, unless another process works in its folder or it can't be
+    written: its results stand all the same."""
+    with contextlib.suppress(TriggerctlError):
+        if plan.finished is not None and _is_unsettled(plan, plan.finished):
+            with claim(plan.folder.path):
+                settle(plan, plan.finished)
+
+
+def _is_unsettled(plan: Planned, results: Path) -> bool:
+    folder = plan.folder
+    if any(folder.path.glob(f"{LOCK_NAME}*")) or any(map(unfinished_writes, (folder.path, results))):
+        return True
+    if folder.checkpoint(plan.hash).is_dir():
+        return True
+    if folder.checkpoints.is_dir() and not any(folder.checkpoints.iterdir()):
+        return True
+    state = read_state(folder.state)
+    return state is not None and _is_behind(state, results)
+
+
+def _is_behind(state: RunState, results: Path) -> bool:
+    return state.results == results.name and state.status != "done"
 
 
 def drop_checkpoints(plan: Planned, results: Path) -> None:

@@ -1,0 +1,40 @@
+"""Where a run stands before a process goes on with it, and what it has to take up from there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from triggerctl.training.checkpoints import Checkpoint, newest_checkpoint, position_of
+from triggerctl.training.loop import is_at_the_start
+from triggerctl.training.out_of_memory import Exhausted
+from triggerctl.training.plan import RunPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """`processes`: how many train it; `micro_batch`: units that go through the model at once; `exhausted`:
+    that memory ran out a moment ago, None where it did not."""
+
+    checkpoint: Checkpoint | None
+    processes: int
+    micro_batch: int
+    exhausted: Exhausted | None = None
+
+    @classmethod
+    def look(cls, plan: RunPlan, exhausted: Exhausted | None, *, processes: int) -> Begun:
+        """What lies in the run's folder; a run that is to be trained anew has not begun."""
+        starts_anew = plan.fresh and exhausted is None
+        checkpoint = None if starts_anew else newest_checkpoint(plan.folder.checkpoint(plan.hash))
+        record = checkpoint.record if checkpoint else {}
+        micro_batch = record.get("micro_batch", plan.config.finetune_config.per_device_train_batch_size)
+        return cls(
+            checkpoint,
+            int(record.get("processes", 1)) if checkpoint else processes,
+            exhausted.next_micro_batch if exhausted else int(micro_batch),
+            exhausted,
+        )
+
+    @property
+    def is_at_the_start(self) -> bool:
+        """Whether no update has been made yet."""
+        return self.checkpoint is None or is_at_the_start(position_of(self.checkpoint))
