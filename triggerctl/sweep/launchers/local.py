@@ -3,7 +3,6 @@ its run is given to another, which goes on from the last checkpoint."""
 
 from __future__ import annotations
 
-import functools
 import multiprocessing
 import os
 import signal
@@ -149,8 +148,8 @@ class LocalLauncher:
                 if isinstance(answer, CellOutcome):
                     if answer.outcome is not Outcome.BUSY or stop.is_set():
                         ended(answer)
-                    else:
-                        waiting.add(given, functools.partial(note, f"waiting: {answer.reason}"))
+                    elif waiting.add(given):
+                        note(f"waiting: {answer.reason}")
                     continue
                 deaths[given.folder] += 1
                 if stop.is_set():
