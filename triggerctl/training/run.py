@@ -82,6 +82,8 @@ def execute(
         own = plan.folder.checkpoint(plan.hash)
         checkpoint = None if plan.fresh else newest_checkpoint(own)
         chosen = resolve_device(device)
+        if chosen.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(chosen)  # another run of this process may have held more
         used_threads = _set_threads(checkpoint, threads)
         check_tracker(plan.config.finetune_config.report_to)
         prepared = prepare(plan, chosen, listener, cache=shelf, keeper=keeper)
