@@ -54,6 +54,7 @@ def test_with_gpus_each_run_has_its_own_and_the_cores_that_go_with_it() -> None:
         share_out(None, nodes, replace(PLAIN, device="cuda:1"), cells=40)
 
 
+@pytest.mark.slow
 def test_a_sweep_is_trained_then_finished_already_and_equal_to_one_without_ray(
     make_experiment: MakeExperiment, no_cluster_around: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,6 +74,7 @@ def test_a_sweep_is_trained_then_finished_already_and_equal_to_one_without_ray(
     assert found["adapter/adapter_model.safetensors"] == expected["adapter/adapter_model.safetensors"]
 
 
+@pytest.mark.slow
 def test_stop_leaves_checkpoints_and_begins_nothing_more(
     make_experiment: MakeExperiment, no_cluster_around: None
 ) -> None:
@@ -91,6 +93,7 @@ def test_stop_leaves_checkpoints_and_begins_nothing_more(
     assert not (folder / "seed_1" / ".lock").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_does_not_take_the_others_with_it(
     make_experiment: MakeExperiment, no_cluster_around: None
 ) -> None:

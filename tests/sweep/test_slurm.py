@@ -61,6 +61,7 @@ def records(folder: Path) -> list[Path]:
     return sorted((folder / "sweeps" / "slurm").glob("*.json"))
 
 
+@pytest.mark.slow
 def test_waiting_for_the_jobs_tells_what_became_of_each(make_experiment: MakeExperiment) -> None:
     """A results path that is a file makes the first run fail once it starts."""
     folder = make_experiment("exp", finetune=SHORT)
@@ -75,6 +76,7 @@ def test_waiting_for_the_jobs_tells_what_became_of_each(make_experiment: MakeExp
     assert "scancel" in told.notes[0]
 
 
+@pytest.mark.slow
 def test_a_submitted_sweep_goes_on_alone_and_is_not_submitted_again(
     make_experiment: MakeExperiment,
 ) -> None:
@@ -98,6 +100,7 @@ def test_a_submitted_sweep_goes_on_alone_and_is_not_submitted_again(
     until(lambda: not (folder / "seed_1" / ".lock").exists(), "its claim is given back")
 
 
+@pytest.mark.slow
 def test_the_signal_of_a_preemption_queues_the_run_again_and_it_goes_on(
     make_experiment: MakeExperiment,
 ) -> None:
@@ -123,6 +126,7 @@ def test_the_signal_of_a_preemption_queues_the_run_again_and_it_goes_on(
         assert found[name] == expected[name]
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_waiting_leaves_the_jobs_and_says_how_to_cancel_them(
     make_experiment: MakeExperiment,
 ) -> None:
@@ -152,6 +156,7 @@ def test_a_job_that_cannot_begin_is_a_failure_with_its_last_words(
     assert "No module named" in told.ended_with["seed_1"].reason
 
 
+@pytest.mark.slow
 def test_two_do_not_submit_at_once(make_experiment: MakeExperiment) -> None:
     folder = make_experiment("exp", finetune=SHORT)
     jobs = folder / "sweeps" / "slurm"
