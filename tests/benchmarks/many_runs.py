@@ -171,8 +171,8 @@ def make(root: Path, sources: Sequence[dict[str, Any]], runs: int, layout: str) 
         (results / "results.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
 
 
-def measure(words: Sequence[str], *, terminal: bool = False) -> tuple[float, float, int]:
-    """Seconds, peak resident bytes, and printed lines of one command."""
+def measure(words: Sequence[str], *, terminal: bool = False) -> tuple[float, float, float, int]:
+    """Seconds of wall and of processor, peak resident bytes, and printed lines of one command."""
     before = time.perf_counter()
     if terminal:
         master, slave = pty.openpty()
@@ -195,7 +195,7 @@ def measure(words: Sequence[str], *, terminal: bool = False) -> tuple[float, flo
     if os.waitstatus_to_exitcode(status) != 0:
         raise SystemExit(f"{' '.join(words)} failed")
     peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return seconds, float(peak), lines
+    return seconds, usage.ru_utime + usage.ru_stime, float(peak), lines
 
 
 def main() -> int:
@@ -223,12 +223,14 @@ def main() -> int:
         ):
             seen = [measure(words, terminal=terminal) for _ in range(arguments.times)]
             seconds = statistics.median(each[0] for each in seen)
-            peak = max(each[1] for each in seen)
+            peak = max(each[2] for each in seen)
+            worked = statistics.median(each[1] for each in seen)
             too_much |= seconds > SECONDS or peak > BYTES
             low, high = min(each[0] for each in seen), max(each[0] for each in seen)
             print(
                 f"{title:24} median {seconds:5.2f} s ({low:.2f}–{high:.2f}), "
-                f"peak {peak / 1e6:4.0f} MB, {seen[0][2]:,} lines",
+                f"processor {worked:.2f} s, "
+                f"peak {peak / 1e6:4.0f} MB, {seen[0][3]:,} lines",
                 flush=True,
             )
     return int(too_much)

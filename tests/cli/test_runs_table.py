@@ -120,3 +120,14 @@ def test_a_live_view_that_fits_has_every_run_in_its_order(screen: Console) -> No
     ]
     assert places == sorted(places)
     assert "…" not in "\n".join(lines)
+
+
+def test_on_a_narrow_screen_the_epoch_of_what_runs_outlasts_rates(screen: Console) -> None:
+    screen.width = 70
+    head = " ".join(drawn(screen, runs_table([run(1)], short_names=True))[:2])
+    assert "collateral" in head
+    assert "epoch" not in head
+    screen.width = 84
+    head = " ".join(drawn(screen, runs_table([run(1), run(2, "running")], short_names=True))[:2])
+    assert "collateral" not in head
+    assert "epoch" in head

@@ -1,7 +1,7 @@
 """A sweep on a real Slurm (slurmctld and slurmd, of this machine or another): a job array, of which one job
-is cancelled, one is sent the signal of a pre-emption and one is queued again by Slurm itself, each in the middle
-of its run. Every run then stands where it should; the same command submits what is missing, and only that;
-and the results are those of runs that were never disturbed.
+is cancelled, one is sent the signal of a pre-emption and one is queued again by Slurm itself, each in the
+middle of its run. Every run then stands where it should; the same command submits what is missing, and only
+that; and the results are those of runs that were never disturbed.
 
 Run: python tests/end_to_end/slurm_requeue.py [FOLDER]   (needs the extra `slurm`, and a Slurm whose default
 partition takes jobs of one core; a few minutes. FOLDER must be seen by the nodes.)"""

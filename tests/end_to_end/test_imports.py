@@ -218,12 +218,24 @@ def test_help_loads_nothing_heavy(words: list[str]) -> None:
 def declared() -> set[str]:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     names = set()
-    for requirement in project["dependencies"]:
+    extras = project["optional-dependencies"]
+    for requirement in (*project["dependencies"], *extras["ray"], *extras["slurm"]):
         name = requirement
         for mark in "<>=!~[; ":
             name = name.split(mark)[0]
         names.add(name.lower())
     return names
+
+
+def test_what_comes_with_an_extra_is_imported_where_it_is_used_only() -> None:
+    """So that a module can be loaded, and can say what is missing, without it."""
+    wrong = [
+        str(each)
+        for file in modules()
+        for each in imports_of(file)
+        if each.at_top and each.target.split(".")[0] in ("ray", "submitit")
+    ]
+    assert wrong == []
 
 
 def test_what_the_package_imports_is_declared() -> None:

@@ -21,7 +21,7 @@ from triggerctl.sweep.run import run_sweep
 from triggerctl.training.outcome import Figures
 
 
-def undrawn(config: ExperimentConfig) -> Figures:
+def undrawn(config: ExperimentConfig, drawer: object) -> Figures:
     """No figures: they are no launcher's affair."""
     return _draw_nothing
 

@@ -92,7 +92,7 @@ def _disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     DISK.root = DISK.full_from = None
 
 
-def figures(config: ExperimentConfig) -> Figures:
+def figures(config: ExperimentConfig, drawer: object) -> Figures:
     return no_figures
 
 
@@ -102,7 +102,7 @@ def train(folder: Path, *, full_from: int | None = None) -> CellOutcome:
     job = CellJob(place, loaded, plan_run(place, loaded).hash)
     DISK.full_from, DISK.writes, DISK.refused = full_from, 0, 0
     try:
-        return train_cell(job, RunSettings(figures, "cpu", 1), stop=threading.Event())
+        return train_cell(job, RunSettings(figures, device="cpu", threads=1), stop=threading.Event())
     finally:
         DISK.full_from = None
 

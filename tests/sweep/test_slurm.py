@@ -145,13 +145,11 @@ def test_a_job_that_cannot_begin_is_a_failure_with_its_last_words(
     make_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_experiment("exp", finetune=SHORT)
-    broken = folder.parents[1] / "broken" / "triggerctl"
-    broken.mkdir(parents=True)
-    (broken / "__init__.py").write_text("raise RuntimeError('no such wheel')", encoding="utf-8")
-    monkeypatch.setenv("PYTHONPATH", str(broken.parent))
+    # What the runs need is not found where the job runs.
+    monkeypatch.delenv("PYTHONPATH")
     told = sweep(folder, launcher(folder, wait=True), seeds=[1])
     assert told.outcomes == {"seed_1": "failed"}
-    assert "no such wheel" in told.ended_with["seed_1"].reason
+    assert "No module named" in told.ended_with["seed_1"].reason
 
 
 def test_two_do_not_submit_at_once(make_experiment: MakeExperiment) -> None:

@@ -26,6 +26,7 @@ from triggerctl.experiment.results import read_results
 from triggerctl.model.device import default_threads
 from triggerctl.strategies.base import Tensors, Update
 from triggerctl.strategies.naive import Naive
+from triggerctl.training import followers as followers_module
 from triggerctl.training import parallel
 from triggerctl.training.events import Event, Noted, Progress, Stepped
 from triggerctl.training.followers import devices_of
@@ -208,8 +209,10 @@ def test_a_process_that_fails_ends_the_run_with_its_own_words(make_experiment: M
     assert state(folder)["status"] == "failed"
 
 
-def test_processes_share_the_cores(make_experiment: MakeExperiment) -> None:
-    folder = make("LoRA", "threads", make_experiment, epochs=0)
+def test_processes_share_the_cores(make_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Started as on a GPU: without a fork, and told of environment and working folder all the same."""
+    monkeypatch.setattr(followers_module, "start_method", lambda device: "spawn")
+    folder = make("LoRA", "threads", make_experiment, max_steps=2)
     ours = read_results(run(folder, processes=2, threads=None)).ours
     assert ours is not None
     assert ours.resolved["threads"] == max(1, default_threads() // 2)

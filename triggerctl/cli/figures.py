@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from triggerctl.training.outcome import Figures
 
 
+def new_drawer() -> Drawer:
+    """What a worker that trains many runs keeps, so that one browser draws the figures of all."""
+    from triggerctl.report.images import Drawer
+
+    return Drawer()
+
+
 def figures_of(config: ExperimentConfig, drawer: Drawer | None = None) -> Figures:
     """What draws the figures of a run with this configuration; `drawer`: of who trains many runs."""
 

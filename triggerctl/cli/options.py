@@ -38,6 +38,10 @@ GpusPerRun = Annotated[
         help="Train each run on N GPUs together; with --device cpu, by N processes.",
     ),
 ]
+NoCache = Annotated[
+    bool,
+    typer.Option("--no-cache", help="Compute all anew: share no tokens, base passes or planes with others."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 DontOverwrite = Annotated[
     bool,

@@ -12,6 +12,7 @@ from triggerctl.cli.options import (
     Experiment,
     Globals,
     GpusPerRun,
+    NoCache,
     Seed,
     Settings,
     Strategy,
@@ -40,6 +41,7 @@ def command(
     device: Device = "auto",
     threads: Threads = None,
     gpus_per_run: GpusPerRun = 1,
+    no_cache: NoCache = False,
 ) -> int:
     """Train one run, and show what it learnt and where it leaked.
 
@@ -84,7 +86,7 @@ def command(
             console.next_step(globals_.suggest("run", experiment, *same))
         return 0
     try:
-        _train(plan, device=device, threads=threads, processes=gpus_per_run)
+        _train(plan, device=device, threads=threads, processes=gpus_per_run, cache=not no_cache)
     except InterruptedRunError as stopped:
         console.next_step(globals_.line)
         return stopped.exit_code
@@ -95,7 +97,7 @@ def command(
     return 0
 
 
-def _train(plan: RunPlan, *, device: str, threads: int | None, processes: int) -> None:
+def _train(plan: RunPlan, *, device: str, threads: int | None, processes: int, cache: bool) -> None:
     from triggerctl import console
     from triggerctl.cli import run_result
     from triggerctl.cli.figures import figures_of
@@ -114,6 +116,7 @@ def _train(plan: RunPlan, *, device: str, threads: int | None, processes: int) -
             device=device,
             threads=threads,
             processes=processes,
+            cache=cache,
         )
     results = read_results(folder).ours
     assert results is not None

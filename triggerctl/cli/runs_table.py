@@ -53,8 +53,9 @@ def runs_table(
     ]
     heads = {name: name for name in ("run", "strategy", "seed", "state", "epoch", "loss")} | HEADS
     said = ("strategy", "seed")  # by the folders of cells already
-    droppable = ("truth", "proxy", "loss", "epoch")
-    last = ("collateral", "truth_minus_proxy") if console.out.width < NARROW else ()
+    # Who watches a run wants to see it move; who looks back, its rates.
+    droppable = ("truth", "proxy", *(("collateral",) if left else ()), "loss", "epoch")
+    last = ("collateral", "truth_minus_proxy")[left:] if console.out.width < NARROW else ()
     all_cells = all(_is_cell(view.name) for view in views)
     return console.fitted_table(
         heads | ({"left": "left"} if left else {}),

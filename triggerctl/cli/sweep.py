@@ -7,11 +7,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from triggerctl.cli.options import Device, DontOverwrite, Experiment, Globals, Json, Threads, seeds, words
+from triggerctl.cli.options import (
+    Device,
+    DontOverwrite,
+    Experiment,
+    Globals,
+    GpusPerRun,
+    Json,
+    NoCache,
+    Threads,
+    seeds,
+    words,
+)
+
+LAUNCHERS = ("local", "ray", "slurm")
 
 if TYPE_CHECKING:
     from triggerctl.sweep.cell import CellOutcome, RunSettings
     from triggerctl.sweep.estimate import Estimate
+    from triggerctl.sweep.launchers.base import Launcher
     from triggerctl.sweep.plan import Sweep
 
 
@@ -34,6 +48,18 @@ def command(
     jobs: Annotated[
         str, typer.Option("--jobs", metavar="N", help="Runs at once: a number, or auto: as many as fit.")
     ] = "auto",
+    launcher: Annotated[
+        str, typer.Option("--launcher", metavar="NAME", help="Where runs are trained: local, ray or slurm.")
+    ] = "local",
+    slurm_words: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--slurm", metavar="KEY=VALUE", help="An option of sbatch: partition=gpu, time=8:00:00, mem=32G."
+        ),
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="With slurm: follow the jobs until they have ended.")
+    ] = False,
     dont_overwrite: DontOverwrite = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first run that fails.")] = False,
     dry_run: Annotated[
@@ -41,6 +67,8 @@ def command(
     ] = False,
     device: Device = "auto",
     threads: Threads = None,
+    gpus_per_run: GpusPerRun = 1,
+    no_cache: NoCache = False,
     as_json: Json = False,
 ) -> int:
     """Train one run for each strategy, parameter and seed, and go on past those that fail.
@@ -58,7 +86,7 @@ def command(
         $ triggerctl sweep demo --strategies kl --param beta_kl=0.1,1,10 --dry-run
     """
     from triggerctl import console
-    from triggerctl.cli.figures import figures_of
+    from triggerctl.cli.figures import figures_of, new_drawer
     from triggerctl.cli.live import LiveRun, download_listener
     from triggerctl.config.load import load_config
     from triggerctl.errors import InputError
@@ -70,11 +98,20 @@ def command(
     globals_: Globals = ctx.obj
     swept = seeds(seed_words)
     at_once = _jobs(jobs)
+    _check_launcher(launcher, slurm_words, wait=wait)
     if as_json and not dry_run:
         raise InputError("--json goes with --dry-run", where="triggerctl sweep", mend="add --dry-run")
     folder = find_experiment(experiment, experiments_root(globals_.root))
     loaded = load_config(folder.config)
-    settings = RunSettings(figures=figures_of, device=device, threads=threads, dont_overwrite=dont_overwrite)
+    settings = RunSettings(
+        figures=figures_of,
+        drawer=new_drawer,
+        device=device,
+        threads=threads,
+        dont_overwrite=dont_overwrite,
+        cache=not no_cache,
+        gpus_per_run=gpus_per_run,
+    )
     with LiveRun(console.err) as live:
         sweep = plan_sweep(
             folder,
@@ -92,7 +129,8 @@ def command(
             line = [word for word in globals_.line[1:] if word != "--dry-run"]
             console.next_step([*globals_.line[:1], *line])
         return 0
-    return _run(sweep, settings, globals_, experiment, jobs=at_once, fail_fast=fail_fast)
+    workers = _launcher(launcher, sweep, jobs=at_once, slurm_words=slurm_words or (), wait=wait)
+    return _run(sweep, workers, settings, globals_, experiment, fail_fast=fail_fast)
 
 
 def _jobs(word: str) -> int | None:
@@ -109,6 +147,39 @@ def _jobs(word: str) -> int | None:
             mend="--jobs 2",
         )
     return int(word)
+
+
+def _check_launcher(name: str, slurm_words: Sequence[str] | None, *, wait: bool) -> None:
+    from triggerctl.errors import InputError
+
+    if name not in LAUNCHERS:
+        raise InputError(
+            f"there is no launcher named {name!r}",
+            where="--launcher",
+            mend=f"one of {', '.join(LAUNCHERS)}",
+        )
+    given = [option for option, asked in (("--slurm", slurm_words), ("--wait", wait)) if asked]
+    if given and name != "slurm":
+        raise InputError(
+            f"{given[0]} goes with --launcher slurm", where="triggerctl sweep", mend=f"drop {given[0]}"
+        )
+
+
+def _launcher(
+    name: str, sweep: Sweep, *, jobs: int | None, slurm_words: Sequence[str], wait: bool
+) -> Launcher:
+    if name == "ray":
+        from triggerctl.sweep.launchers.ray import RayLauncher
+
+        return RayLauncher(jobs)
+    if name == "slurm":
+        from triggerctl.sweep.launchers.slurm import SlurmLauncher
+        from triggerctl.sweep.launchers.slurm_options import parse_slurm_options
+
+        return SlurmLauncher(sweep.folder, parse_slurm_options(slurm_words), jobs=jobs, wait=wait)
+    from triggerctl.sweep.launchers.local import LocalLauncher
+
+    return LocalLauncher(jobs, cells=sum(planned.same_as is None for planned in sweep.planned))
 
 
 def _show_plan(sweep: Sweep, settings: RunSettings, *, as_json: bool) -> None:
@@ -170,11 +241,11 @@ def _warnings(sweep: Sweep) -> None:
 
 def _run(
     sweep: Sweep,
+    launcher: Launcher,
     settings: RunSettings,
     globals_: Globals,
     experiment: str,
     *,
-    jobs: int | None,
     fail_fast: bool,
 ) -> int:
     from triggerctl import console
@@ -182,11 +253,9 @@ def _run(
     from triggerctl.cli.sweep_screen import SweepScreen, outcome_table
     from triggerctl.errors import InterruptedRunError
     from triggerctl.sweep.cell import Outcome
-    from triggerctl.sweep.launchers.local import LocalLauncher
     from triggerctl.sweep.run import run_sweep
 
     _warnings(sweep)
-    launcher = LocalLauncher(jobs, cells=sum(planned.same_as is None for planned in sweep.planned))
     try:
         with stop_on_signals() as stop, SweepScreen(console.out, sweep) as screen:
             outcomes = run_sweep(sweep, launcher, settings, screen=screen, stop=stop, fail_fast=fail_fast)
@@ -203,7 +272,10 @@ def _run(
     if stop.is_set():
         console.next_step(globals_.line)
         return 130
-    console.next_step(globals_.suggest("report", experiment))
+    if _any(outcomes, Outcome.SUBMITTED):
+        console.next_step(globals_.suggest("status", experiment, "--watch"))
+    else:
+        console.next_step(globals_.suggest("report", experiment))
     return 0
 
 

@@ -9,10 +9,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from triggerctl.config.load import LoadedConfig
 from triggerctl.errors import BusyError, InputError, InterruptedRunError, LostClaimError, TriggerctlError
@@ -23,6 +24,7 @@ from triggerctl.training.settle import settle_skipped
 
 if TYPE_CHECKING:
     from triggerctl.config.models import ExperimentConfig
+    from triggerctl.model.keeper import ModelKeeper
     from triggerctl.training.events import Event
     from triggerctl.training.outcome import Figures
 
@@ -57,11 +59,13 @@ class RunSettings:
     """How runs are made, alike for all of a sweep, and nothing that changes which runs they are.
 
     figures: what draws the figures of a run with a configuration; a function found by its name, so that it
-             reaches any worker.
+             reaches any worker. It is also given what `drawer` made.
+    drawer:  what makes the tool for figures that a worker keeps from run to run; likewise a function.
     threads: CPU threads of a run, None for the default.
     cache:   whether what is computed may be shared."""
 
-    figures: Callable[[ExperimentConfig], Figures]
+    figures: Callable[[ExperimentConfig, Any], Figures]
+    drawer: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
     device: str = "auto"
     threads: int | None = None
     dont_overwrite: bool = False
@@ -81,10 +85,47 @@ class CellOutcome:
     error: TriggerctlError | None = None
 
 
-def train_cell(job: CellJob, settings: RunSettings, *, stop: threading.Event) -> CellOutcome:
+class Tools:
+    """What a worker keeps from run to run: a loaded model, and what draws figures. To be closed by who made
+    it."""
+
+    def __init__(self) -> None:
+        self._keeper: ModelKeeper | None = None
+        self._drawer: Any = None
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    @property
+    def keeper(self) -> ModelKeeper:
+        """Of the base model."""
+        if self._keeper is None:
+            from triggerctl.model.keeper import ModelKeeper
+
+            self._keeper = ModelKeeper()
+        return self._keeper
+
+    def drawer(self, settings: RunSettings) -> Any:
+        """Of figures."""
+        if self._drawer is None:
+            self._drawer = self._stack.enter_context(settings.drawer())
+        return self._drawer
+
+
+def train_cell(
+    job: CellJob, settings: RunSettings, *, stop: threading.Event, tools: Tools | None = None
+) -> CellOutcome:
     """Do what is missing of one cell. Never raises: a run that fails is an outcome.
 
-    `stop`, once set, ends the run at its next update with a checkpoint."""
+    `stop`, once set, ends the run at its next update with a checkpoint. `tools`: of a worker that takes many
+    cells."""
+    if tools is None:
+        with Tools() as own:
+            return train_cell(job, settings, stop=stop, tools=own)
     began = time.monotonic()
     try:
         # Planned anew: since the sweep was planned, another process may have finished this one.
@@ -101,7 +142,7 @@ def train_cell(job: CellJob, settings: RunSettings, *, stop: threading.Event) ->
             return CellOutcome(job.folder, Outcome.SKIPPED, plan.reason, results=plan.finished)
         if plan.action is Action.BLOCKED:
             return CellOutcome(job.folder, Outcome.KEPT, plan.reason)
-        results = _train(plan, settings, stop)
+        results = _train(plan, settings, stop, tools)
         found = CellOutcome(job.folder, Outcome.DONE, plan.reason, results=results)
     except (BusyError, LostClaimError) as error:
         found = CellOutcome(job.folder, Outcome.BUSY, str(error))
@@ -120,7 +161,7 @@ def train_cell(job: CellJob, settings: RunSettings, *, stop: threading.Event) ->
     return replace(found, seconds=time.monotonic() - began)
 
 
-def _train(plan: RunPlan, settings: RunSettings, stop: threading.Event) -> Path:
+def _train(plan: RunPlan, settings: RunSettings, stop: threading.Event, tools: Tools) -> Path:
     from triggerctl.training.run import execute
 
     with _standard_error_in(plan.folder.log):
@@ -128,9 +169,12 @@ def _train(plan: RunPlan, settings: RunSettings, stop: threading.Event) -> Path:
             plan,
             listener=_unheard,
             stop=stop,
-            figures=settings.figures(plan.config),
+            figures=settings.figures(plan.config, tools.drawer(settings)),
             device=settings.device,
             threads=settings.threads,
+            processes=settings.gpus_per_run,
+            cache=settings.cache,
+            keeper=tools.keeper,
         )
 
 

@@ -129,15 +129,19 @@ class Lead(Team):
         )
 
 
+def start_method(device: str) -> str:
+    """A fork server starts the processes of a second run without loading torch anew. Not where there are
+    GPUs: libraries look for them while they are loaded, and CUDA does not survive a fork."""
+    on_cpu = device == "cpu" and "forkserver" in multiprocessing.get_all_start_methods()
+    return "forkserver" if on_cpu else "spawn"
+
+
 class _Follower:
     """One further process and the way to it; its assignment is still to be sent."""
 
     def __init__(self, assignment: Assignment) -> None:
-        # A fork server starts processes of a second run without loading torch anew; it never touches a GPU.
-        methods = multiprocessing.get_all_start_methods()
-        starting = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-        if "forkserver" in methods:
-            starting.set_forkserver_preload(["triggerctl.training.follower"])
+        starting = multiprocessing.get_context(start_method(assignment.device))
+        starting.set_forkserver_preload(["triggerctl.training.follower"])
         self.assignment = assignment
         self.rank = assignment.rank
         self.orders: Connection

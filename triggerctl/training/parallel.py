@@ -133,8 +133,11 @@ class Team(Group):
         loopback = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
         if loopback:
             found["GLOO_SOCKET_IFNAME"] = loopback[0]
-        if self._device.type == "cuda" and not check_cuda_p2p_ib_support():
-            found |= {"NCCL_P2P_DISABLE": "1", "NCCL_IB_DISABLE": "1"}
+        if self._device.type == "cuda":
+            # A failed exchange is to raise here; by default NCCL's watchdog would end the whole process.
+            found["TORCH_NCCL_BLOCKING_WAIT"] = "1"
+            if not check_cuda_p2p_ib_support():
+                found |= {"NCCL_P2P_DISABLE": "1", "NCCL_IB_DISABLE": "1"}
         return found
 
     def sum_numbers(self, numbers: Sequence[float]) -> list[float]:
@@ -145,7 +148,10 @@ class Team(Group):
 
     def sum_gradients(self, gradients: Tensors, weights: Mapping[str, Tensor]) -> Tensors:
         present = torch.tensor([float(name in gradients) for name in weights], device=self._device)
-        parts = [gradients.get(name, torch.zeros_like(weight)) for name, weight in weights.items()]
+        parts = [
+            gradients[name] if name in gradients else torch.zeros_like(weight)
+            for name, weight in weights.items()
+        ]
         having, *summed = self._sum([present, *parts])
         return {
             name: gradient
@@ -163,12 +169,11 @@ class Team(Group):
     def check_same(self, weights: Mapping[str, Tensor]) -> None:
         sums = [weight.detach().abs().sum(dtype=torch.float64) for weight in weights.values()]
         mine = torch.stack(sums).tolist()
-        for rank, (name, *theirs) in enumerate(zip(weights, *self.gather([mine]), strict=True)):
+        for name, *theirs in zip(weights, *self.gather([mine]), strict=True):
             if max(theirs) - min(theirs) > DRIFT * max(theirs):
                 raise RunError(
                     "the weights in the processes of this run have drifted apart",
-                    why=f"{name} (tensor {rank + 1}): sums of absolute values from {min(theirs):.6g} to "
-                    f"{max(theirs):.6g}",
+                    why=f"{name}: sums of absolute values from {min(theirs):.6g} to {max(theirs):.6g}",
                     mend="use GPUs of one kind, or one process",
                 )
 

@@ -60,6 +60,8 @@ def execute(
             return finished
         clear_unfinished_writes(plan.folder.path)
         chosen = resolve_device(device)
+        if chosen.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(chosen)  # another run of this process may have held more
         check_tracker(plan.config.finetune_config.report_to)
         exhausted: Exhausted | None = None
         while True:

@@ -15,19 +15,15 @@ from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 
 from triggerctl.errors import InterruptedRunError, RunError
-from triggerctl.experiment.claim import holder_of
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.experiment.process import available_cores
 from triggerctl.experiment.state import tail
 from triggerctl.sweep.cell import CellJob, CellOutcome, Outcome, RunSettings
 from triggerctl.sweep.check import Checked
+from triggerctl.sweep.launchers.waiting import Waiting
 from triggerctl.sweep.launchers.worker import Check, Order, Stop, Train, work
 
 TICK_SECONDS = 0.25
-LOOK_SECONDS = 1.0
-"""Between two looks at the claim on a run that another process is at."""
-TRY_SECONDS = 30.0
-"""After this long such a run is tried whatever its claim looks like from here: hosts' clocks may differ."""
 DEATHS = 3
 """How often a run may take its worker with it before it counts as failed."""
 MEMORY_SHARE = 0.8
@@ -127,7 +123,7 @@ class LocalLauncher:
         room = share_out(self._asked, self._checked, settings, cells=self._cells)
         settings = replace(settings, threads=room.threads)
         queue = deque(jobs)
-        waiting = _Waiting()
+        waiting = Waiting()
         deaths: Counter[ExperimentFolder] = Counter()
         told = False
         while queue or waiting or any(worker.job for worker in self._workers):
@@ -239,44 +235,6 @@ class _Worker:
             hint = " (often the system, for want of memory)" if name == "SIGKILL" else ""
             return f"a worker process was ended by {name}{hint}"
         return f"a worker process ended with code {code}"
-
-
-class _Waiting:
-    """Runs that other processes are at."""
-
-    def __init__(self) -> None:
-        self._runs: dict[ExperimentFolder, tuple[CellJob, float]] = {}
-        self._told: set[ExperimentFolder] = set()
-        self._looked = 0.0
-
-    def __bool__(self) -> bool:
-        return bool(self._runs)
-
-    def add(self, job: CellJob) -> bool:
-        """Wait for a run; returns whether it is the first time."""
-        self._runs[job.folder] = job, time.monotonic()
-        is_first = job.folder not in self._told
-        self._told.add(job.folder)
-        return is_first
-
-    def ready(self) -> list[CellJob]:
-        """The runs that are worth another try."""
-        now = time.monotonic()
-        if now - self._looked < LOOK_SECONDS:
-            return []
-        self._looked = now
-        free = [job for job, since in self._runs.values() if now - since > TRY_SECONDS or _is_free(job)]
-        for job in free:
-            del self._runs[job.folder]
-        return free
-
-    def clear(self) -> None:
-        self._runs.clear()
-
-
-def _is_free(job: CellJob) -> bool:
-    holder = holder_of(job.folder.path)
-    return holder is None or holder.is_stale(time.time())
 
 
 def _died(job: CellJob, how: str) -> CellOutcome:

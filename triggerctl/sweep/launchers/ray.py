@@ -169,11 +169,10 @@ class RayLauncher:
                 outcome = self._outcome(task, job, stopping=stop.is_set())
                 if outcome is None:
                     continue
-                if outcome.outcome is Outcome.BUSY and not stop.is_set():
-                    reason = outcome.reason
-                    waiting.add(job, lambda: note(reason))  # noqa: B023 - called at once, if at all
-                else:
+                if outcome.outcome is not Outcome.BUSY or stop.is_set():
                     ended(outcome)
+                elif waiting.add(job):
+                    note(f"waiting: {outcome.reason}")
             for address in watch.lost(ray):
                 note(f"Ray node {address} is gone: its runs go on elsewhere from their last checkpoints")
             tick()

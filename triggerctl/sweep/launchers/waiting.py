@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from triggerctl.experiment.claim import holder_of
 from triggerctl.experiment.layout import ExperimentFolder
@@ -26,12 +25,12 @@ class Waiting:
     def __bool__(self) -> bool:
         return bool(self._runs)
 
-    def add(self, job: CellJob, tell: Callable[[], None]) -> None:
-        """Wait for a run; the first time the user is told."""
+    def add(self, job: CellJob) -> bool:
+        """Wait for a run; returns whether it is the first time."""
         self._runs[job.folder] = job, time.monotonic()
-        if job.folder not in self._told:
-            self._told.add(job.folder)
-            tell()
+        is_first = job.folder not in self._told
+        self._told.add(job.folder)
+        return is_first
 
     def ready(self) -> list[CellJob]:
         """The runs that are worth another try, waited for no longer."""

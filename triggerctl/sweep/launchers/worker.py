@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import FrameType
 
-from triggerctl.sweep.cell import CellJob, RunSettings, train_cell
+from triggerctl.sweep.cell import CellJob, RunSettings, Tools, train_cell
 from triggerctl.sweep.check import check_cells
 
 STOP_SIGNALS = ("SIGTERM", "SIGHUP")
@@ -56,15 +56,16 @@ def work(orders: Connection, environment: Mapping[str, str]) -> None:
     faulthandler.enable()
     inbox: queue.Queue[Check | Train | None] = queue.Queue()
     threading.Thread(target=_listen, args=(orders, inbox, stop), daemon=True).start()
-    while (order := inbox.get()) is not None:
-        answer = (
-            check_cells(order.jobs, order.settings)
-            if isinstance(order, Check)
-            else train_cell(order.job, order.settings, stop=stop)
-        )
-        # Where nobody is left to hear, what was done is on disk.
-        with contextlib.suppress(OSError):
-            orders.send(answer)
+    with Tools() as tools:
+        while (order := inbox.get()) is not None:
+            answer = (
+                check_cells(order.jobs, order.settings)
+                if isinstance(order, Check)
+                else train_cell(order.job, order.settings, stop=stop, tools=tools)
+            )
+            # Where nobody is left to hear, what was done is on disk.
+            with contextlib.suppress(OSError):
+                orders.send(answer)
 
 
 def _hear_signals(stop: threading.Event) -> None:

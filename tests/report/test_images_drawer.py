@@ -1,0 +1,160 @@
+"""One browser for many runs' figures, however it or its owner ends.
+
+pytest tests/report/test_images_drawer.py"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import plotly.graph_objects as go
+import psutil
+import pytest
+
+from triggerctl.report import images
+from triggerctl.report.images import Drawer, write_images
+
+
+def has_chrome() -> bool:
+    from choreographer.browsers.chromium import Chromium
+
+    return Chromium.find_browser(skip_local=False) is not None
+
+
+needs_chrome = pytest.mark.skipif(not has_chrome(), reason="there is no Chrome here")
+
+
+@pytest.fixture(autouse=True)
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where drawing processes have their folders. A short path: Chrome opens a socket in there."""
+    with tempfile.TemporaryDirectory(prefix="t-", ignore_cleanup_errors=True) as folder:
+        monkeypatch.setattr("tempfile.tempdir", folder)
+        yield Path(folder)
+
+
+def figure(height: int = 300) -> go.Figure:
+    return go.Figure(go.Scatter(x=[1, 2], y=[3, 4]), layout={"width": 400, "height": height})
+
+
+def below(pid: int) -> list[psutil.Process]:
+    found: list[psutil.Process] = psutil.Process(pid).children(recursive=True)
+    return found
+
+
+def drawing_process(pid: int) -> psutil.Process:
+    [found] = [process for process in below(pid) if any("_browser.py" in word for word in process.cmdline())]
+    return found
+
+
+def ended(processes: list[psutil.Process], seconds: float = 30) -> bool:
+    """Whether all of them end before long."""
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    return [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
+
+
+@pytest.fixture
+def drawer() -> Iterator[Drawer]:
+    with Drawer() as made:
+        yield made
+
+
+@pytest.mark.slow
+@needs_chrome
+def test_one_browser_draws_job_after_job_and_leaves_nothing(tmp_path: Path, temporary: Path) -> None:
+    with Drawer() as drawer:
+        assert write_images({tmp_path / "a.png": figure()}, drawer=drawer) is None
+        browsers = below(os.getpid())
+        assert (
+            write_images({tmp_path / "b.svg": figure(), tmp_path / "c.png": figure()}, drawer=drawer) is None
+        )
+        assert drawing_process(os.getpid()) in browsers
+        assert {p.pid for p in browsers if p.is_running()} >= {drawing_process(os.getpid()).pid}
+    assert ended(browsers)
+    assert list(temporary.iterdir()) == []
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "c.png").read_bytes()
+
+
+@pytest.mark.slow
+@needs_chrome
+@pytest.mark.parametrize("victim", ["browser", "drawing process"])
+def test_what_has_died_between_two_jobs_is_replaced(victim: str, drawer: Drawer, tmp_path: Path) -> None:
+    assert write_images({tmp_path / "a.png": figure()}, drawer=drawer) is None
+    process = drawing_process(os.getpid())
+    killed = below(process.pid) if victim == "browser" else [process]
+    for each in killed:
+        each.kill()
+    psutil.wait_procs(killed, timeout=10)
+    assert write_images({tmp_path / "b.png": figure()}, drawer=drawer) is None
+    assert (tmp_path / "b.png").stat().st_size
+
+
+@pytest.mark.slow
+@needs_chrome
+def test_after_a_browser_that_hung_the_next_job_has_a_new_one(
+    drawer: Drawer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleeper = tmp_path / "chrome"
+    sleeper.write_text("#!/bin/sh\nexec sleep 600\n")
+    sleeper.chmod(sleeper.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(images, "TIMEOUT_PER_FIGURE", 0.0)
+    with monkeypatch.context() as hung:
+        hung.setenv("BROWSER_PATH", str(sleeper))
+        note = write_images({tmp_path / "a.png": figure()}, drawer=drawer, timeout=6)
+        assert note is not None
+        assert "did not answer within 6 s" in note
+        assert [p for p in below(os.getpid()) if "sleep" in p.name()] == []
+    assert write_images({tmp_path / "a.png": figure()}, drawer=drawer) is None
+
+
+def test_a_drawer_that_was_never_asked_starts_nothing(temporary: Path) -> None:
+    with Drawer():
+        assert [p for p in below(os.getpid()) if any("_browser.py" in word for word in p.cmdline())] == []
+    assert list(temporary.iterdir()) == []
+
+
+def test_without_chrome_every_job_says_so(
+    drawer: Drawer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "no" / "chrome"))
+    for _ in range(2):
+        note = write_images({tmp_path / "a.png": figure()}, drawer=drawer)
+        assert note is not None
+        assert "no Chrome was found" in note
+
+
+def _draw_and_wait(path: Path, temporary: Path, connection: Connection) -> None:
+    tempfile.tempdir = str(temporary)
+    drawer = Drawer()
+    connection.send(write_images({path: figure()}, drawer=drawer))
+    time.sleep(600)
+
+
+@pytest.mark.slow
+@needs_chrome
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "stopped browser"])
+def test_no_browser_outlives_its_worker(busy: bool, tmp_path: Path, temporary: Path) -> None:
+    """The worker is killed outright; where its browser hangs as well, that is ended too."""
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    worker = multiprocessing.get_context("spawn").Process(
+        target=_draw_and_wait, args=(tmp_path / "a.png", temporary, theirs)
+    )
+    worker.start()
+    assert worker.pid is not None
+    assert ours.poll(120)
+    assert ours.recv() is None
+    children = below(worker.pid)
+    assert len(children) > 2
+    if busy:
+        for process in below(drawing_process(worker.pid).pid):
+            process.suspend()
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join(30)
+    assert ended(children)
+    assert list(temporary.iterdir()) == []
