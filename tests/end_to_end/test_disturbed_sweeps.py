@@ -19,12 +19,12 @@ NAIVE: dict[str, Any] = {"naive": [{}]}
 
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_leaves_what_an_undisturbed_one_leaves(tmp_path: Path) -> None:
-    kills = [Kill("worker", 3, 0.2, 0), Kill("parent", 2, 0.5, 0), Kill("group", 4, 0.1, 0)]
+    kills = [Kill("worker", 3, 0.2, 0), Kill("parent", 1, 0.2, 0)]
     strategies = {"naive": [{}], "steering_weights": [{"positive_proxy": "proxy"}]}
     finetune = {**TINY, "proxy_epochs": 1}
     said: list[str] = []
     assert not chaos(tmp_path, kills, said.append, strategies=strategies, seeds=(1,), finetune=finetune)
-    assert sum("killed" in line for line in said) >= 2
+    assert any("killed" in line for line in said)
 
 
 @pytest.mark.slow
