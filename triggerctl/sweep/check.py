@@ -33,12 +33,14 @@ def check_cells(jobs: Sequence[CellJob], settings: RunSettings) -> Checked:
     from triggerctl.model.device import device_count, resolve_device
     from triggerctl.model.memory import capacity_bytes
     from triggerctl.training.describe import ModelUse, model_use
+    from triggerctl.training.followers import devices_of
 
     problems: dict[str, tuple[Problem, ...]] = {}
     memory: dict[str, int] = {}
     known: dict[str, ModelUse] = {}
     try:
         device = resolve_device(settings.device)
+        devices_of(device, settings.gpus_per_run)
     except InputError as error:
         return Checked({job.hash: error.problems for job in jobs})
     for job in jobs:
