@@ -230,6 +230,12 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def print_json_line(data: Any) -> None:
+    """Print data as one line of JSON, at once, for a program that reads along."""
+    sys.stdout.write(json.dumps(data, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
 def size(count: float) -> str:
     """Bytes in the unit that suits them: 840 B, 22.8 MB."""
     for unit in ("B", "kB", "MB", "GB"):

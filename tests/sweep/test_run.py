@@ -174,3 +174,16 @@ def test_ctrl_c_ends_the_sweep_with_130_and_the_run_can_go_on(
     (record,) = (folder / "sweeps").glob("*.json")
     outcomes = [cell["outcome"] for cell in json.loads(record.read_text(encoding="utf-8"))["cells"]]
     assert outcomes == ["interrupted", None]
+
+
+def test_a_program_can_read_along(experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", "exp", "--seeds", "1", "--json"]) == 0
+    first = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["event"] for line in first] == ["began", "ended"]
+    assert (first[1]["run"], first[1]["outcome"]) == ("seed_1", "done")
+    assert Path(first[1]["results"], "results.json").is_file()
+    assert set(first[1]["rates"]) >= {"outcome", "proxy", "collateral", "truth"}
+    assert main(["sweep", "exp", "--seeds", "1", "--json"]) == 0
+    (again,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (again["event"], again["outcome"], again["hash"]) == ("ended", "skipped", first[1]["hash"])
+    assert "finished already" in again["reason"]

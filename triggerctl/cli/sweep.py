@@ -89,7 +89,6 @@ def command(
     from triggerctl.cli.figures import figures_of, new_drawer
     from triggerctl.cli.live import LiveRun, download_listener
     from triggerctl.config.load import load_config
-    from triggerctl.errors import InputError
     from triggerctl.experiment.layout import experiments_root, find_experiment
     from triggerctl.sweep.cell import RunSettings
     from triggerctl.sweep.grid import parse_parameter
@@ -99,8 +98,6 @@ def command(
     swept = seeds(seed_words)
     at_once = _jobs(jobs)
     _check_launcher(launcher, slurm_words, wait=wait)
-    if as_json and not dry_run:
-        raise InputError("--json goes with --dry-run", where="triggerctl sweep", mend="add --dry-run")
     folder = find_experiment(experiment, experiments_root(globals_.root))
     loaded = load_config(folder.config)
     settings = RunSettings(
@@ -130,7 +127,7 @@ def command(
             console.next_step([*globals_.line[:1], *line])
         return 0
     workers = _launcher(launcher, sweep, jobs=at_once, slurm_words=slurm_words or (), wait=wait)
-    return _run(sweep, workers, settings, globals_, experiment, fail_fast=fail_fast)
+    return _run(sweep, workers, settings, globals_, experiment, fail_fast=fail_fast, as_json=as_json)
 
 
 def _jobs(word: str) -> int | None:
@@ -247,36 +244,40 @@ def _run(
     experiment: str,
     *,
     fail_fast: bool,
+    as_json: bool,
 ) -> int:
     from triggerctl import console
     from triggerctl.cli.signals import stop_on_signals
-    from triggerctl.cli.sweep_screen import SweepScreen, outcome_table
+    from triggerctl.cli.sweep_screen import JsonScreen, SweepScreen, outcome_table
     from triggerctl.errors import InterruptedRunError
     from triggerctl.sweep.cell import Outcome
     from triggerctl.sweep.run import run_sweep
 
     _warnings(sweep)
     try:
-        with stop_on_signals() as stop, SweepScreen(console.out, sweep) as screen:
+        shown = JsonScreen(sweep) if as_json else SweepScreen(console.out, sweep)
+        with stop_on_signals() as stop, shown as screen:
             outcomes = run_sweep(sweep, launcher, settings, screen=screen, stop=stop, fail_fast=fail_fast)
     except InterruptedRunError as stopped:
-        console.next_step(globals_.line)
+        if not as_json:
+            console.next_step(globals_.line)
         return stopped.exit_code
-    trained = any(planned.is_to_train for planned in sweep.planned)
-    if trained:
-        console.out.print()
-        console.out.print(outcome_table(sweep, outcomes))
-    if _any(outcomes, Outcome.FAILED):
-        console.next_step(globals_.suggest("status", experiment), globals_.line)
-        return 130 if stop.is_set() and not fail_fast else 1
-    if stop.is_set():
-        console.next_step(globals_.line)
+    failed = _any(outcomes, Outcome.FAILED)
+    if not as_json:
+        if any(planned.is_to_train for planned in sweep.planned):
+            console.out.print()
+            console.out.print(outcome_table(sweep, outcomes))
+        if failed:
+            console.next_step(globals_.suggest("status", experiment), globals_.line)
+        elif stop.is_set():
+            console.next_step(globals_.line)
+        elif _any(outcomes, Outcome.SUBMITTED):
+            console.next_step(globals_.suggest("status", experiment, "--watch"))
+        else:
+            console.next_step(globals_.suggest("report", experiment))
+    if stop.is_set() and not (failed and fail_fast):
         return 130
-    if _any(outcomes, Outcome.SUBMITTED):
-        console.next_step(globals_.suggest("status", experiment, "--watch"))
-    else:
-        console.next_step(globals_.suggest("report", experiment))
-    return 0
+    return 1 if failed else 0
 
 
 def _any(outcomes: Sequence[CellOutcome | None], outcome: str) -> bool:

@@ -142,6 +142,46 @@ class SweepScreen:
         console.say(label, text)
 
 
+class JsonScreen:
+    """The same for programs: a JSON document a line for each thing that happens."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self._sweep = sweep
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def began(self, planned: PlannedCell) -> None:
+        """A worker has begun with a run, or gone on with it."""
+        self._line("began", run=self._sweep.name(planned.cell), hash=planned.hash)
+
+    def ended(self, planned: PlannedCell, outcome: CellOutcome) -> None:
+        """What became of a run."""
+        self._line(
+            "ended",
+            run=self._sweep.name(planned.cell),
+            hash=planned.hash,
+            outcome=outcome.outcome.value,
+            reason=outcome.reason,
+            seconds=round(outcome.seconds, 3),
+            results=str(outcome.results) if outcome.results is not None else None,
+            rates=final_rates(outcome.results),
+        )
+
+    def note(self, text: str) -> None:
+        """A line of the launcher's."""
+        self._line("note", text=text)
+
+    def tick(self) -> None:
+        """Nothing: what runs tell is in their folders."""
+
+    def _line(self, event: str, **content: object) -> None:
+        console.print_json_line({"event": event, **content})
+
+
 def outcome_table(sweep: Sweep, outcomes: Sequence[CellOutcome | None]) -> Table:
     """All runs of a sweep: what became of each, its time and its final rates; those not reached as well."""
     rows = [

@@ -164,7 +164,7 @@ def train_cell(
 def _train(plan: RunPlan, settings: RunSettings, stop: threading.Event, tools: Tools) -> Path:
     from triggerctl.training.run import execute
 
-    with _standard_error_in(plan.folder.log):
+    with _output_in(plan.folder.log):
         return execute(
             plan,
             listener=_unheard,
@@ -179,19 +179,21 @@ def _train(plan: RunPlan, settings: RunSettings, stop: threading.Event, tools: T
 
 
 @contextlib.contextmanager
-def _standard_error_in(log: Path) -> Iterator[None]:
-    """Within it, what libraries and native code write to standard error goes to the run's log: nobody looks
-    at a worker, and the screen that it would appear on shows other things."""
+def _output_in(log: Path) -> Iterator[None]:
+    """Within it, what libraries and native code write to standard output and error goes to the run's log:
+    nobody looks at a worker, and the screen that it would appear on shows other things."""
     make_folder(log.parent)
     with disk_errors(log):
         file = log.open("ab")
-    before = os.dup(2)
+    before = {number: os.dup(number) for number in (1, 2)}
     try:
-        os.dup2(file.fileno(), 2)
+        for number in before:
+            os.dup2(file.fileno(), number)
         yield
     finally:
-        os.dup2(before, 2)
-        os.close(before)
+        for number, kept in before.items():
+            os.dup2(kept, number)
+            os.close(kept)
         file.close()
 
 
