@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import select
 import subprocess
 import sys
 import time
@@ -170,8 +171,9 @@ def test_watching_without_a_terminal_prints_a_line_for_each_run_that_changed(
         lambda: None,
         lambda: state_of(two, "failed", error="out of memory"),
     )
-    monkeypatch.setattr(time, "sleep", looks)
-    assert main(["status", "exp", "--watch"]) == 130
+    with claim(one), claim(two):
+        monkeypatch.setattr(time, "sleep", looks)
+        assert main(["status", "exp", "--watch"]) == 130
     table, _, changes = capsys.readouterr().out.partition("seed_2")
     assert "2 running" in table
     first, second = changes.splitlines()[1:]
@@ -186,8 +188,9 @@ def test_watching_as_json_prints_a_document_a_line_for_each_change(
     state_of(one, "running", epoch=1.0)
     state_of(experiment / "seed_2", "done")
     looks = Looks(lambda: None, lambda: state_of(one, "interrupted", epoch=3.0), lambda: gone(one))
-    monkeypatch.setattr(time, "sleep", looks)
-    assert main(["status", "exp", "--watch", "--json"]) == 130
+    with claim(one):
+        monkeypatch.setattr(time, "sleep", looks)
+        assert main(["status", "exp", "--watch", "--json"]) == 130
     documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(each["experiment"], each["run"], each["state"], each["epoch"]) for each in documents] == [
         ("exp", "seed_1", "running", 1.0),
@@ -210,12 +213,19 @@ def test_watching_on_a_terminal_draws_the_table_anew(experiment: Path) -> None:
     process = subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave, env=environment)
     os.close(slave)
     seen = ""
+
+    def read_until(words: str) -> None:
+        nonlocal seen
+        while words not in seen:
+            readable, _, _ = select.select([master], [], [], 60)
+            assert readable, seen
+            seen += os.read(master, 65536).decode()
+
     try:
-        while "1 running" not in seen:
-            seen += os.read(master, 65536).decode()
+        with claim(experiment / "seed_1"):
+            read_until("1 running")
         state_of(experiment / "seed_1", "failed", error="out of memory")
-        while "1 failed" not in seen:
-            seen += os.read(master, 65536).decode()
+        read_until("1 failed")
     finally:
         process.terminate()
         process.wait(30)

@@ -13,6 +13,7 @@ import pytest
 
 from triggerctl.errors import InputError
 from triggerctl.experiment.brief_results import BriefResults, read_brief
+from triggerctl.experiment.claim import claim
 from triggerctl.experiment.layout import ExperimentFolder, list_experiments
 from triggerctl.experiment.overview import RunView, time_left, view_experiment, view_run
 from triggerctl.experiment.process import this_process
@@ -196,7 +197,8 @@ def test_a_run_that_was_begun_and_one_that_was_not(tmp_path: Path) -> None:
     progress = Progress(phase="positive proxy", loss=1.5, rates={"outcome": 0.25}, seconds_left=30.0)
     began = NOW - timedelta(seconds=60)
     state(tmp_path, status="running", epoch=1, epochs=4, step=10, steps=40, started=began, progress=progress)
-    view = seen(tmp_path)
+    with claim(tmp_path):
+        view = seen(tmp_path)
     assert (view.state, view.epoch, view.epochs, view.step, view.steps) == ("running", 1, 4, 10, 40)
     assert (view.phase, view.loss, view.rates) == ("positive proxy", 1.5, {"outcome": 0.25})
     assert view.seconds_left == 30

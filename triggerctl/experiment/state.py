@@ -15,8 +15,7 @@ from triggerctl.experiment.claim import HEARTBEAT_SECONDS, STALE_SECONDS, holder
 from triggerctl.experiment.process import ProcessIdentity, is_alive, is_here
 
 LATELY_SECONDS = 3 * HEARTBEAT_SECONDS
-"""A state that was written so short a time ago is believed: its claim may not be seen yet from another
-host."""
+"""A state that another host wrote so short a time ago is believed: its claim may not be seen yet from here."""
 
 Status = Literal["pending", "running", "done", "failed", "interrupted"]
 ShownStatus = Literal["pending", "running", "done", "failed", "interrupted", "stale"]
@@ -140,16 +139,18 @@ def shown_status(folder: Path, state: RunState) -> ShownStatus:
     """What to show for the state of a run folder; of one that says running, its claim is looked at too.
 
     Who runs holds the claim. A worker process lives on after a run, so that a state which says running though
-    nobody holds the claim is stale, once it is some seconds old: the disk had no room for what became of the
-    run."""
+    nobody holds the claim is stale (from another host, once it is some seconds old): the disk had no room for
+    what became of the run."""
     if state.status != "running":
         return state.status
     holder = holder_of(folder)
     sign = datetime.fromtimestamp(holder.heartbeat, UTC) if holder else None
     now = datetime.now(UTC)
     shown = effective_status(state, now=now, lock_heartbeat=sign)
+    process = state.process
+    here = process is not None and is_here(process)
     silent = state.heartbeat is not None and (now - state.heartbeat).total_seconds() > LATELY_SECONDS
-    if shown == "running" and silent and (holder is None or holder.is_given_back):
+    if shown == "running" and (here or silent) and (holder is None or holder.is_given_back):
         # It may have ended between the two looks.
         again = read_state(folder / "state.json")
         if again is not None and again.status != "running":
