@@ -15,7 +15,7 @@ from triggerctl.experiment.claim import HEARTBEAT_SECONDS, STALE_SECONDS, holder
 from triggerctl.experiment.process import ProcessIdentity, is_alive, is_here
 
 LATELY_SECONDS = 3 * HEARTBEAT_SECONDS
-"""A state that another host wrote so short a time ago is believed: its claim may not be seen yet from here."""
+"""A state that another host wrote so lately is believed: its claim may not be seen from here yet."""
 
 Status = Literal["pending", "running", "done", "failed", "interrupted"]
 ShownStatus = Literal["pending", "running", "done", "failed", "interrupted", "stale"]
