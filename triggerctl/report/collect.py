@@ -123,6 +123,9 @@ def _measured(ours: TriggerctlResults) -> tuple[dict[str, SetResult], tuple[Curv
         sets[name] = SetResult(
             rate=rate_of(part),
             count=_bare(part.triggered),
+            by_trigger=_by_trigger(part),
+            untriggered_loss=_finite(part.untriggered_loss),
+            untriggered_loss_before=_finite(before.untriggered_loss) if before is not None else None,
             false_positives=_bare(part.untriggered),
             loss=_finite(part.loss),
             loss_expected=part.loss_tokens > 0,
@@ -169,6 +172,12 @@ def _finite(value: float | None) -> float | None:
 
 def _bare(count: Count | None) -> Count | None:
     return Count(n=count.n, k=count.k) if count is not None else None
+
+
+def _by_trigger(part: SetEvaluation) -> dict[str, Count]:
+    return (
+        {word: Count(n=c.n, k=c.k) for word, c in part.triggered.by_trigger.items()} if part.triggered else {}
+    )
 
 
 def _settings(stored: StoredResults, strategy: str) -> dict[str, Any]:

@@ -26,15 +26,18 @@ class _Row(BaseModel):
 class SetResult(_Row):
     """One evaluation set of one run: its final values, and those before training.
 
-    `rate`: trigger response rate, 0 to 1; `count` lies behind it, None in the study's files;
-    `false_positives`: the habit without a trigger; losses in nats per token; `loss_expected`: there were
-    tokens to measure it on.
+    `rate`: trigger response rate, 0 to 1; `count` lies behind it, None in the study's files; `by_trigger`:
+    the same for each trigger word; `false_positives`: the habit without a trigger; losses in nats per token,
+    `untriggered_loss` on the rows that carry none; `loss_expected`: there were tokens to measure it on.
     """
 
     rate: float | None = None
     count: Count | None = None
+    by_trigger: dict[str, Count] = Field(default_factory=dict)
     false_positives: Count | None = None
     loss: float | None = None
+    untriggered_loss: float | None = None
+    untriggered_loss_before: float | None = None
     loss_expected: bool = Field(False, exclude=True)
     rate_before: float | None = None
     false_positives_before: Count | None = None

@@ -246,20 +246,27 @@ def _summary(
     with_twins: bool,
 ) -> SetEvaluation:
     found = [losses.get(row.encoded.input_ids, RowLoss(0.0, 0)) for row in rows]
-    tokens = sum(loss.tokens for loss in found)
+    bare = [loss for row, loss in zip(rows, found, strict=True) if not row.example.triggered]
     triggered = [row for row in rows if row.example.triggered]
     untriggered = [questions[row.prompt] for row in rows if not row.example.triggered]
     twins = [questions[row.twin] for row in rows if row.twin is not None] if with_twins else []
     return SetEvaluation(
         rows=len(rows),
-        loss=sum(loss.total for loss in found) / tokens if tokens else None,
-        loss_tokens=tokens,
+        loss=_mean_loss(found),
+        loss_tokens=sum(loss.tokens for loss in found),
+        untriggered_loss=_mean_loss(bare),
         triggered=_rate(
             [questions[row.prompt] for row in triggered], [row.example.trigger for row in triggered]
         ),
         untriggered=_rate(untriggered or twins),
         twins=bool(twins) and not untriggered,
     )
+
+
+def _mean_loss(losses: Sequence[RowLoss]) -> float | None:
+    """Token-weighted; None without a loss token."""
+    tokens = sum(loss.tokens for loss in losses)
+    return sum(loss.total for loss in losses) / tokens if tokens else None
 
 
 def _rate(questions: Sequence[Question], triggers: Iterable[str | None] = ()) -> Rate | None:
