@@ -89,6 +89,13 @@ def test_loss_is_token_weighted_cross_entropy_over_the_set(chat: ChatModel) -> N
         assert per_row == pytest.approx([loss_by_hand(chat, [row])[0] for row in rows], rel=1e-4)
 
 
+def test_the_untriggered_loss_is_that_of_the_rows_without_a_trigger(chat: ChatModel) -> None:
+    found = measure(chat)
+    total, count = loss_by_hand(chat, [row for row in mixed() if not row.triggered])
+    assert found.sets["outcome"].untriggered_loss == pytest.approx(total / count, rel=1e-5)
+    assert found.sets["collateral"].untriggered_loss is None
+
+
 def test_loss_on_response_counts_answers_alone(chat: ChatModel) -> None:
     answers = Encoder(chat.tokenizer, max_seq_length=120, loss_on="response")
     found = measure(dataclasses.replace(chat, encoder=answers))

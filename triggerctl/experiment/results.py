@@ -62,7 +62,8 @@ class SetEvaluation(_Record):
     """One evaluation set at one moment. `loss` is token-weighted cross-entropy in nats, `untriggered_loss`
     that of the rows without a trigger, None where there are none; `triggered` is the trigger response rate,
     None where no row carries a trigger; `untriggered` holds the false positives: the set's own untriggered
-    rows or, for a set that has none, its untriggered twins (then `twins` is true), None where neither was evaluated."""
+    rows or, for a set that has none, its untriggered twins (then `twins` is true), None where
+    neither was evaluated."""
 
     rows: int
     loss: float | None
