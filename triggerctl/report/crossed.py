@@ -149,7 +149,8 @@ def _limits(found: Spread, weights: Floats, squares: Floats, t: Floats) -> tuple
         return low[..., 0], high[..., 0]
     least = t**2 * _inner(means, rows) / rows
     scale = np.sqrt(np.maximum(np.maximum(off, least), _TINY))
-    alike = squares / (scale[..., None] * scale[..., None, :])
+    signs = np.sign(weights)
+    alike = signs * signs[:, None] * squares / (scale[..., None] * scale[..., None, :])
     alike = np.where(np.eye(len(weights), dtype=bool), 1.0, alike)
     to_low, to_high = weights * (low - means), weights * (high - means)
     down, up = np.where(weights > 0, to_low, to_high), np.where(weights > 0, to_high, to_low)
