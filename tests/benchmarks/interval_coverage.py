@@ -76,7 +76,7 @@ PAIRED = (
 )
 PAIRS = ((0.02, 0.02), (0.1, 0.02), (0.3, 0.02), (0.3, 0.1), (0.5, 0.1), (0.5, 0.5), (0.98, 0.3), (0.9, 0.98))
 """Rates of a baseline and of a strategy."""
-SEPARATIONS = ((1.0, 1.0, 0.02), (0.98, 0.9, 0.3), (0.9, 0.7, 0.1), (0.98, 0.98, 0.98))
+SEPARATIONS = ((1.0, 1.0, 0.02), (0.98, 0.9, 0.3), (0.9, 0.7, 0.1), (0.7, 0.5, 0.5))
 """Rates of outcome, collateral and leak."""
 NULLS = (
     Noise(0, 0.5, 0, 0, 0),
@@ -323,6 +323,7 @@ def _one(found: Spread, place: int) -> Spread:
         found.rates[:, at],
         found.by_seed[:, at, at],
         found.by_word[:, :, at, at],
+        found.by_pair[:, :, at, at],
         found.words,
         found.rows[:, at],
     )

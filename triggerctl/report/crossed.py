@@ -6,13 +6,14 @@ its words add, and each of the two is known with its own few degrees of freedom.
 
 The method, chosen by its coverage (COVERAGE.md, which tests/benchmarks/interval_coverage.py makes):
 
-- How far off: over new seeds t²·V(seeds), over new words as well t²·V(seeds) + t²·V(words), each t with the
-  degrees of freedom of its own source. V(pairs) is not subtracted, as Cameron, Gelbach and Miller (2011,
-  J. Bus. Econ. Stat. 29, 238-249) would: with so few seeds and words that covers too rarely.
-- One rate: Wilson's interval, t in the normal quantile's place, for the number of independent rows that would
-  be as far off (Korn and Graubard 1998, Survey Methodology 24, 193-201), never more than there are rows. So
-  it keeps between 0 and 1 and has a width there. Both ends are moved outwards by one such row, as a continuity
-  correction moves them by half a row (Newcombe 1998, Stat. Med. 17, 857-872).
+- How far off: over new seeds t²·V(seeds), over new words as well t²·V(seeds) + t²·V(words) − t²·V(pairs), as
+  the first two both hold the last, but never less than one of them. Each t has the degrees of freedom of its
+  own source, V(pairs) the smaller t. One t for all, as with Cameron, Gelbach and Miller (2011, J. Bus. Econ.
+  Stat. 29, 238-249), covers too rarely or, with the fewer degrees of freedom, is too wide.
+- One rate: Wilson's interval, t in the normal quantile's place, for the number of independent rows that
+  would be as far off (Korn and Graubard 1998, Survey Methodology 24, 193-201), never more than there are
+  rows. So it keeps between 0 and 1 and has a width there. Both ends are moved outwards by one such row, as a
+  continuity correction moves them by half a row (Newcombe 1998, Stat. Med. 17, 857-872).
 - Several rates, such as a difference: the hull of Student's interval on the seeds' paired values, which is
   blind to how lopsided errors are near 0 and 1, and of the square-and-add interval from the parts' own
   intervals and their correlation (Zou and Donner 2008, Stat. Med. 27, 1693-1702), which sees just that.
@@ -42,6 +43,7 @@ class Spread(NamedTuple):
     rates:    (…, parts, seeds).
     by_seed:  (…, parts, parts) covariance of the parts' means over seeds, from how seeds differ.
     by_word:  (…, families, parts, parts) the same from how words differ, for each family of words.
+    by_pair:  (…, families, parts, parts) what both of these hold, as pairs of seed and word differ.
     words:    (…, families) words there are.
     rows:     (…, parts) rows that would be as good as all seeds' together, were rows independent; infinite
               where nothing was counted.
@@ -50,6 +52,7 @@ class Spread(NamedTuple):
     rates: Floats
     by_seed: Floats
     by_word: Floats
+    by_pair: Floats
     words: Floats
     rows: Floats
 
@@ -74,20 +77,31 @@ def spread(k: Floats, n: Floats, families: NDArray[np.intp] | None = None) -> Sp
     means = rates.mean(-1)
     # What each cell adds to the error of its part's mean; seeds weigh alike, however many rows they have.
     cells = (k - means[..., None, None] * n) / (rows[..., None] * seeds)
-    present = n.sum((-3, -2)) > 0
-    of_word = cells.sum(-2)
+    of_seed, of_word = cells.sum(-1), cells.sum(-2)
+    shares = n / rows[..., None]
+    of_all = np.maximum(shares.sum(-2), _TINY)
+    rest = np.where(
+        n > 0,
+        cells - shares * of_seed[..., None] - (shares / of_all[..., None, :]) * of_word[..., None, :],
+        0.0,
+    )
+    present = n.sum(-3) > 0
     belongs = np.zeros(k.shape[-1], np.intp) if families is None else families
-    by_word, words = [], []
+    by_word, by_pair, words = [], [], []
     for family in range(int(belongs.max()) + 1):
         own = belongs == family
-        count = present[..., own].sum(-1)
-        factor = count / np.maximum(count - 1, 1)
-        by_word.append(factor[..., None, None] * _products(of_word[..., own]))
+        count = present[..., own].any(-2).sum(-1)
+        pairs = present[..., own].sum((-2, -1))
+        spare = np.maximum(count - 1, 1)
+        by_word.append((count / spare)[..., None, None] * _products(of_word[..., own]))
+        flat = rest[..., own].reshape(*rest.shape[:-2], -1)
+        by_pair.append((pairs / (spare * (seeds - 1)))[..., None, None] * _products(flat))
         words.append(count.astype(np.float64))
     return Spread(
         rates,
-        seeds / (seeds - 1) * _products(cells.sum(-1)),
+        seeds / (seeds - 1) * _products(of_seed),
         np.stack(by_word, axis=-3),
+        np.stack(by_pair, axis=-3),
         np.stack(words, axis=-1),
         seeds**2 / (1 / rows).sum(-1),
     )
@@ -98,7 +112,7 @@ def spread_of_rates(rates: Floats) -> Spread:
     seeds = rates.shape[-1]
     by_seed = _products((rates - rates.mean(-1, keepdims=True)) / seeds) * seeds / (seeds - 1)
     none = np.zeros((*by_seed.shape[:-2], 0, *by_seed.shape[-2:]))
-    return Spread(rates, by_seed, none, none[..., 0, 0], np.full(rates.shape[:-1], np.inf))
+    return Spread(rates, by_seed, none, none, none[..., 0, 0], np.full(rates.shape[:-1], np.inf))
 
 
 def limits(
@@ -107,11 +121,13 @@ def limits(
     """Low and high for Σ weight · mean rate: over new seeds with these very words or, `over_words`, over new
     words of the same kind too (two words of every family at least). weights: (parts,)."""
     t = stdtrit(found.seeds - 1, 0.5 + level / 2)
-    squares = t**2 * found.by_seed
-    if over_words:
-        wider = stdtrit(found.words - 1, 0.5 + level / 2)[..., None, None] ** 2 * found.by_word
-        squares = squares + wider.sum(-3)
-    return _limits(found, weights, squares, t)
+    of_seeds = t**2 * found.by_seed
+    if not over_words:
+        return _limits(found, weights, of_seeds[None], t)
+    of_word = stdtrit(found.words - 1, 0.5 + level / 2)[..., None, None] ** 2
+    of_words = (of_word * found.by_word).sum(-3)
+    twice = (np.minimum(of_word, t**2) * found.by_pair).sum(-3)
+    return _limits(found, weights, np.stack([of_seeds + of_words - twice, of_seeds, of_words]), t)
 
 
 def standard_error(found: Spread, weights: Floats) -> Floats:
@@ -130,7 +146,7 @@ def p_of_zero(found: Spread, weights: Floats) -> Floats:
     low, high = np.full(student.shape, _LEAST_T), np.maximum(student, _LEAST_T)
     for _ in range(2):
         t = np.linspace(low, high, _STEPS)
-        below, above = _limits(found, weights, t[..., None, None] ** 2 * found.by_seed, t)
+        below, above = _limits(found, weights, (t[..., None, None] ** 2 * found.by_seed)[None], t)
         reached = (below <= 0) & (above >= 0)
         reached[-1] = True
         first = reached.argmax(0)[None]
@@ -140,22 +156,23 @@ def p_of_zero(found: Spread, weights: Floats) -> Floats:
 
 
 def _limits(found: Spread, weights: Floats, squares: Floats, t: Floats) -> tuple[Floats, Floats]:
-    """squares: (…, parts, parts) how far off the parts are, squared, and together; t: (…) that of seeds."""
+    """squares: (any, …, parts, parts) how far off the parts are, squared, and together: the first, or
+    whichever makes a part or the sum the most uncertain. t: (…) that of seeds."""
     means, rows = found.means, found.rows
     t = np.asarray(t)[..., None]
-    off = np.diagonal(squares, axis1=-2, axis2=-1)
+    off = np.diagonal(squares, axis1=-2, axis2=-1).max(0)
     low, high = _one_rate(means, rows, off, t)
     if weights.shape == (1,) and weights[0] == 1:
         return low[..., 0], high[..., 0]
     least = t**2 * _inner(means, rows) / rows
     scale = np.sqrt(np.maximum(np.maximum(off, least), _TINY))
     signs = np.sign(weights)
-    alike = signs * signs[:, None] * squares / (scale[..., None] * scale[..., None, :])
+    alike = signs * signs[:, None] * squares[0] / (scale[..., None] * scale[..., None, :])
     alike = np.where(np.eye(len(weights), dtype=bool), 1.0, alike)
     to_low, to_high = weights * (low - means), weights * (high - means)
     down, up = np.where(weights > 0, to_low, to_high), np.where(weights > 0, to_high, to_low)
     student = np.sqrt(
-        np.maximum((squares * weights * weights[:, None]).sum((-2, -1)), (weights**2 * least).sum(-1))
+        np.maximum((squares * weights * weights[:, None]).sum((-2, -1)).max(0), (weights**2 * least).sum(-1))
     )
     total = (weights * means).sum(-1)
     return (
