@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from triggerctl import strategies
+from triggerctl.config.keys import misplaced_keys
 from triggerctl.errors import InputError
 from triggerctl.experiment.fingerprint import STRATEGY_KEYS, differences
 from triggerctl.experiment.layout import ExperimentFolder, walk_runs
@@ -21,10 +22,10 @@ from triggerctl.experiment.results import (
     TriggerctlResults,
     read_results,
 )
-from triggerctl.experiment.state import run_status
 from triggerctl.report.findings import Finding
-from triggerctl.report.groups import grouped
-from triggerctl.report.rows import CurvePoint, Group, RunRow, SetResult
+from triggerctl.report.groups import grouped, reads_of
+from triggerctl.report.missing import missing_runs
+from triggerctl.report.rows import LEARNT, CurvePoint, Group, RunRow, SetLengths, SetResult
 from triggerctl.report.sets import rate_of
 
 _NOT_SETTINGS = frozenset(
@@ -52,25 +53,22 @@ def collect(folders: Sequence[Path]) -> Collection:
     out."""
     rows: list[RunRow] = []
     findings: list[Finding] = []
-    pending: Counter[tuple[str, str]] = Counter()
     examined = 0
     for name, folder in _names(folders).items():
         experiment = ExperimentFolder(folder)
-        for run in walk_runs(experiment):
-            finished = run.finished()
+        runs = {run: run.finished() for run in walk_runs(experiment)}
+        unfinished = [run for run, finished in runs.items() if not finished]
+        known = frozenset(_relative(run.path, experiment) for run in runs)
+        findings += missing_runs(name, experiment, unfinished, known)
+        for finished in runs.values():
             examined += len(finished)
-            if not finished:
-                pending[name, _status_words(run.path)] += 1
             for results in finished:
                 try:
-                    rows.append(_row(name, experiment, read_results(results)))
+                    rows.append(_row(name, experiment, read_results(results, words_at_the_end_only=True)))
                 except InputError as error:
                     where = f"{name}/{_relative(results, experiment)}/results.json"
                     text = f"{where} can't be read and is left out: {error.problems[0].why}."
                     findings.append(Finding(kind="unreadable", text=text, runs=(where,)))
-    for (name, words), count in pending.items():
-        runs = "1 run has" if count == 1 else f"{count} runs have"
-        findings.append(Finding(kind="unfinished", text=f"{name}: {runs} no finished results ({words})."))
     kept, replaced = _newest(rows)
     findings += replaced
     return Collection(grouped(kept), tuple(findings), examined)
@@ -109,6 +107,8 @@ def _row(name: str, experiment: ExperimentFolder, stored: StoredResults) -> RunR
         nice_responses=tuple(config.get("nice_responses") or ()),
         extra_wanted={name: bool(given.get("nice")) for name, given in extra.items()},
         resolved=dict(ours.resolved) if ours is not None else {},
+        lengths=_lengths(ours),
+        misplaced=misplaced_keys(config) if ours is None else (),
         settings=_settings(stored, strategy),
     )
 
@@ -174,6 +174,15 @@ def _bare(count: Count | None) -> Count | None:
     return Count(n=count.n, k=count.k) if count is not None else None
 
 
+def _lengths(ours: TriggerctlResults | None) -> dict[str, SetLengths]:
+    if ours is None:
+        return {}
+    return {
+        name: SetLengths(rows=data.rows, truncated=data.truncated, dropped=data.dropped)
+        for name, data in ours.sets.items()
+    }
+
+
 def _by_trigger(part: SetEvaluation) -> dict[str, Count]:
     return (
         {word: Count(n=c.n, k=c.k) for word, c in part.triggered.by_trigger.items()} if part.triggered else {}
@@ -187,13 +196,8 @@ def _settings(stored: StoredResults, strategy: str) -> dict[str, Any]:
     if stored.ours is None:
         # The study wrote the triggers it had drawn with the seed where we keep what was asked for.
         left_out.add("proxy_triggers")
-    left_out.update(f"finetune_config.{key}" for key in STRATEGY_KEYS - _reads(strategy))
+    left_out.update(f"finetune_config.{key}" for key in STRATEGY_KEYS - reads_of(strategy))
     return {key: value for key, value, _ in differences(stored.requested, {}) if key not in left_out}
-
-
-def _reads(strategy: str) -> frozenset[str]:
-    """The keys a strategy reads; of one this version can't train, all might count."""
-    return strategies.strategy_class(strategy).reads if strategy in strategies.names() else STRATEGY_KEYS
 
 
 def _full_name(name: str) -> str:
@@ -214,7 +218,7 @@ def _newest(rows: Sequence[RunRow]) -> tuple[list[RunRow], list[Finding]]:
     for found in same.values():
         *older, newest = sorted(found, key=lambda row: row.folder.name)
         kept.append(newest.model_copy(update={"older": tuple(row.results for row in older)}))
-        replaced[newest.experiment] += [row.results for row in older]
+        replaced[newest.experiment] += [f"{row.results} ({_outcome(row)})" for row in older]
     findings = [
         Finding(
             kind="older_results",
@@ -227,11 +231,12 @@ def _newest(rows: Sequence[RunRow]) -> tuple[list[RunRow], list[Finding]]:
     return kept, findings
 
 
-def _status_words(folder: Path) -> str:
-    try:
-        return run_status(folder)[1]
-    except InputError:
-        return "state.json is damaged"
+def _outcome(row: RunRow) -> str:
+    """How a run that does not count ended: what it lacked may be why it was run again."""
+    rate = row.rate("outcome")
+    if rate is None:
+        return "outcome not measured"
+    return f"outcome {rate:.2f}{', never learnt' if rate < LEARNT else ''}"
 
 
 def _relative(path: Path, experiment: ExperimentFolder) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from triggerctl import strategies
-from triggerctl.experiment.fingerprint import differences
+from triggerctl.experiment.fingerprint import STRATEGY_KEYS, differences
 from triggerctl.report.rows import Group, RunRow
 
 LONGEST_VALUE = 40
@@ -41,8 +41,8 @@ def grouped(rows: Sequence[RunRow]) -> tuple[Group, ...]:
     for (experiment, strategy), members in siblings.items():
         differing = differing_keys(found[0] for found in members)
         for found in members:
-            parameters = {key: _value(found[0], key) for key in differing}
-            bare = {key.rpartition(".")[2]: _spelt(value) for key, value in parameters.items()}
+            parameters = {key: setting(found[0], key) for key in differing}
+            bare = {key.rpartition(".")[2]: spelt(value) for key, value in parameters.items()}
             words = [f"{key} {value}" for key, value in bare.items()]
             signs = [f"{SIGNS.get(key, key)} {value}" for key, value in bare.items()]
             groups.append(
@@ -73,11 +73,17 @@ def differing_keys(rows: Iterable[RunRow]) -> tuple[str, ...]:
     """The settings, and `data` and `model`, in which the rows are not all alike."""
     found = list(rows)
     keys = dict.fromkeys(key for row in found for key in (*row.settings, "model", "data"))
-    return tuple(key for key in keys if len({_spelt(_value(row, key)) for row in found}) > 1)
+    return tuple(key for key in keys if len({spelt(setting(row, key)) for row in found}) > 1)
 
 
-def _value(row: RunRow, key: str) -> Any:
-    """A row's value of a setting; the default where the run left it there."""
+def reads_of(strategy: str) -> frozenset[str]:
+    """The options a strategy reads; of one that is not installed here, all might count."""
+    return strategies.strategy_class(strategy).reads if strategy in strategies.names() else STRATEGY_KEYS
+
+
+def setting(row: RunRow, key: str) -> Any:
+    """A row's value of a setting, dotted where nested, or its `data` or `model`; the default where the run
+    left it there."""
     if key == "data":
         return row.data[:12]
     if key == "model":
@@ -94,13 +100,14 @@ def _default(key: str) -> Any:
     return next(default for name, _, default in differences(probe, {}) if name == key)
 
 
-def _spelt(value: Any) -> str:
+def spelt(value: Any) -> str:
+    """A setting's value as a label shows it."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
 
 def _order(parameters: dict[str, Any]) -> tuple[tuple[float, str], ...]:
     return tuple(
-        (float(value), "") if isinstance(value, int | float) else (float("inf"), _spelt(value))
+        (float(value), "") if isinstance(value, int | float) else (float("inf"), spelt(value))
         for value in parameters.values()
     )

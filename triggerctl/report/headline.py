@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from triggerctl.errors import InputError
-from triggerctl.report.checks import LEARNT
-from triggerctl.report.rows import HABIT_SETS, Group, leak_set_of
+from triggerctl.report.rows import HABIT_SETS, LEARNT, Group, leak_set_of
 
 DEFAULT_BASELINE = "naive"
 KEEPS = 0.1
