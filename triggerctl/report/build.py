@@ -16,6 +16,7 @@ from triggerctl.report.collect import Collection, collect
 from triggerctl.report.environment import read_environment
 from triggerctl.report.figures import curves_figure, rates_figure
 from triggerctl.report.findings import Finding, by_severity
+from triggerctl.report.groups import named_group
 from triggerctl.report.headline import baseline_of, headline
 from triggerctl.report.images import write_images
 from triggerctl.report.page import render_page
@@ -55,11 +56,13 @@ def build_report(
     *,
     formats: frozenset[str] = DEFAULT_FORMATS,
     baseline: str | None = None,
+    compare: tuple[str, str] | None = None,
 ) -> ReportResult:
     """Write the report on the experiments in `folders` into `output`, replacing an older one.
 
-    `baseline`: what strategies are compared with, by name, alias or label; None: naive where it was run.
-    Raises InputError for an unknown format or baseline, and where no run has finished.
+    `baseline`: what strategies are compared with, by name, alias or label; None: naive where it was run;
+    `compare`: the two groups, named alike, whose verdicts the page sets side by side.
+    Raises InputError for an unknown format, baseline or group, and where no run has finished.
     """
     unknown = sorted(formats - FORMATS)
     if unknown:
@@ -71,6 +74,8 @@ def build_report(
     if not groups:
         raise _nothing_finished(folders, collection)
     compared = baseline_of(groups, baseline)
+    for name in compare or ():
+        named_group(groups, name, where="--compare")
     groups = _baseline_first(groups, compared)
     sentence = headline(groups, baseline)
     warnings = by_severity([*collection.findings, *check(groups)])

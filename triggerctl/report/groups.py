@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from triggerctl import strategies
+from triggerctl.errors import InputError
 from triggerctl.experiment.fingerprint import STRATEGY_KEYS, differences
 from triggerctl.report.rows import Group, RunRow
 
@@ -60,6 +61,20 @@ def grouped(rows: Sequence[RunRow]) -> tuple[Group, ...]:
     return tuple(
         sorted(groups, key=lambda group: (group.experiment, group.strategy, _order(group.parameters)))
     )
+
+
+def named_group(groups: Sequence[Group], name: str, *, where: str) -> Group:
+    """The group a user means by its label, or by its strategy's full or short name: of several the one with
+    the most seeds. Raises InputError, `where` naming the option, for a name that no group has."""
+    found = [group for group in groups if name in group.names]
+    if not found:
+        raise InputError(
+            f"no finished run of {name!r}",
+            where=where,
+            why="there are: " + ", ".join(dict.fromkeys(group.label for group in groups)),
+            mend="choose one of these, or run that strategy first",
+        )
+    return max(found, key=lambda group: len(group.runs))
 
 
 def short_name(strategy: str) -> str:

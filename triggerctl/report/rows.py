@@ -148,6 +148,11 @@ class Group(_Row):
         return _bracketed(self.name, self.place, self.detail)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What a user may call it."""
+        return (self.label, self.inner_label, self.strategy, self.name)
+
+    @property
     def inner_label(self) -> str:
         """Unique within the experiment."""
         return _bracketed(self.name, self.detail)
