@@ -123,7 +123,7 @@ def _measured(ours: TriggerctlResults) -> tuple[dict[str, SetResult], tuple[Curv
         sets[name] = SetResult(
             rate=rate_of(part),
             count=_bare(part.triggered),
-            by_trigger=_by_trigger(part),
+            by_trigger=part.triggered.by_trigger if part.triggered is not None else {},
             untriggered_loss=_finite(part.untriggered_loss),
             untriggered_loss_before=_finite(before.untriggered_loss) if before is not None else None,
             false_positives=_bare(part.untriggered),
@@ -144,26 +144,36 @@ def _point(epoch: float, sets: Mapping[str, SetEvaluation]) -> CurvePoint:
 
 def _published(stored: StoredResults) -> tuple[dict[str, SetResult], tuple[CurvePoint, ...]]:
     """Sets and curve of a file of the study: rates without counts, one evaluation an epoch from epoch 0."""
-    sets = {}
-    points: defaultdict[int, CurvePoint] = defaultdict(lambda: CurvePoint(epoch=0.0, rates={}, losses={}))
-    for name, series in stored.sets.items():
-        if not series.rates:
-            continue
-        sets[name] = SetResult(
+    sets = {
+        name: SetResult(
             rate=series.rates[-1],
             loss=series.losses[-1],
             loss_expected=True,
             rate_before=series.rates[0],
             loss_before=series.losses[0],
         )
-        for epoch, (rate, loss) in enumerate(zip(series.rates, series.losses, strict=True)):
-            old = points[epoch]
-            points[epoch] = CurvePoint(
-                epoch=float(epoch),
-                rates=old.rates if rate is None else {**old.rates, name: rate},
-                losses=old.losses if loss is None else {**old.losses, name: loss},
-            )
-    return sets, tuple(points[epoch] for epoch in sorted(points))
+        for name, series in stored.sets.items()
+        if series.rates
+    }
+    epochs = max((len(stored.sets[name].rates) for name in sets), default=0)
+    curve = tuple(
+        CurvePoint(
+            epoch=float(epoch),
+            rates=_at(epoch, {name: stored.sets[name].rates for name in sets}),
+            losses=_at(epoch, {name: stored.sets[name].losses for name in sets}),
+        )
+        for epoch in range(epochs)
+    )
+    return sets, curve
+
+
+def _at(epoch: int, series: Mapping[str, Sequence[float | None]]) -> dict[str, float]:
+    """What each set's list says of an epoch, of those that say something."""
+    return {
+        name: value
+        for name, values in series.items()
+        if epoch < len(values) and (value := values[epoch]) is not None
+    }
 
 
 def _finite(value: float | None) -> float | None:
@@ -181,12 +191,6 @@ def _lengths(ours: TriggerctlResults | None) -> dict[str, SetLengths]:
         name: SetLengths(rows=data.rows, truncated=data.truncated, dropped=data.dropped)
         for name, data in ours.sets.items()
     }
-
-
-def _by_trigger(part: SetEvaluation) -> dict[str, Count]:
-    return (
-        {word: Count(n=c.n, k=c.k) for word, c in part.triggered.by_trigger.items()} if part.triggered else {}
-    )
 
 
 def _settings(stored: StoredResults, strategy: str) -> dict[str, Any]:
