@@ -16,6 +16,7 @@ from triggerctl.report.collect import Collection, collect
 from triggerctl.report.environment import read_environment
 from triggerctl.report.figures import curves_figure, rates_figure
 from triggerctl.report.findings import Finding, by_severity
+from triggerctl.report.flips import Pair, pair_of, read_flips
 from triggerctl.report.headline import baseline_of, headline
 from triggerctl.report.images import write_images
 from triggerctl.report.page import render_page
@@ -55,11 +56,13 @@ def build_report(
     *,
     formats: frozenset[str] = DEFAULT_FORMATS,
     baseline: str | None = None,
+    compare: Pair | None = None,
 ) -> ReportResult:
     """Write the report on the experiments in `folders` into `output`, replacing an older one.
 
     `baseline`: what strategies are compared with, by name, alias or label; None: naive where it was run.
-    Raises InputError for an unknown format or baseline, and where no run has finished.
+    `compare`: the two groups whose rows the page sets side by side first, named the same way.
+    Raises InputError for an unknown format, baseline or group to compare, and where no run has finished.
     """
     unknown = sorted(formats - FORMATS)
     if unknown:
@@ -72,6 +75,7 @@ def build_report(
         raise _nothing_finished(folders, collection)
     compared = baseline_of(groups, baseline)
     groups = _baseline_first(groups, compared)
+    pair = pair_of(groups, compare)
     sentence = headline(groups, baseline)
     warnings = by_severity([*collection.findings, *check(groups)])
     summary = summarise(groups, headline=sentence, warnings=warnings, baseline=compared)
@@ -103,6 +107,8 @@ def build_report(
             figures=figures,
             samples=read_samples(groups),
             environment=read_environment(collection.runs),
+            flips=read_flips(groups, pair),
+            compared=pair,
         )
     if "md" in formats:
         texts["report.md"] = to_markdown(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 from triggerctl import strategies
-from triggerctl.experiment.fingerprint import differences
+from triggerctl.experiment.fingerprint import STRATEGY_KEYS, differences
 from triggerctl.report.rows import Group, RunRow
 
 LONGEST_VALUE = 40
@@ -76,6 +77,25 @@ def differing_keys(rows: Iterable[RunRow]) -> tuple[str, ...]:
     return tuple(key for key in keys if len({_spelt(_value(row, key)) for row in found}) > 1)
 
 
+def setting_differences(groups: Sequence[Group]) -> dict[str, tuple[str | None, ...]]:
+    """Key → every group's value in full, for the keys in which groups are not all alike; None where a group's
+    strategy doesn't read the key."""
+    return {
+        key: tuple(
+            _in_full(_value(group.runs[0], key)) if _is_read(group.strategy, key) else None
+            for group in groups
+        )
+        for key in differing_keys(group.runs[0] for group in groups)
+    }
+
+
+def _is_read(strategy: str, key: str) -> bool:
+    bare = key.rpartition(".")[2]
+    if bare not in STRATEGY_KEYS or strategy not in strategies.names():
+        return True
+    return bare in strategies.strategy_class(strategy).reads
+
+
 def _value(row: RunRow, key: str) -> Any:
     """A row's value of a setting; the default where the run left it there."""
     if key == "data":
@@ -87,6 +107,7 @@ def _value(row: RunRow, key: str) -> Any:
     return _default(key)
 
 
+@cache
 def _default(key: str) -> Any:
     outer, _, inner = key.rpartition(".")
     # Any value that is not the default brings the default to light.
@@ -94,8 +115,12 @@ def _default(key: str) -> Any:
     return next(default for name, _, default in differences(probe, {}) if name == key)
 
 
+def _in_full(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def _spelt(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = _in_full(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
 
