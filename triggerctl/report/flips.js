@@ -67,6 +67,7 @@ if ($("flips")) (() => {
     }
     return made;
   };
+  const short = text => text.length > 40 ? long(text) : make("td", text, {dir: "auto"});
   const meaning = wanted => wanted === null ? "" : wanted ? " (wanted)" : " (leak)";
 
   const show = () => {
@@ -83,7 +84,7 @@ if ($("flips")) (() => {
     say(`${total("a") + total("b")} of ${plural(total("a") + total("b") + total("both") + total("neither"), "row")} differ`
       + ` (${plural(seeds.size, "seed")}): only ${groups[a]} showed the habit on ${total("a")}, only ${groups[b]} on ${total("b")}.`
       + (search.value.trim() ? ` ${rows.length} of them match.` : ""));
-    place.append(table(["set", "rows", "both", `only ${groups[a]}`, `only ${groups[b]}`, "neither"], [...bySet].map(([name, sum]) => [
+    place.append(make("h3", "By set"), table(["set", "rows", "both", `only ${groups[a]}`, `only ${groups[b]}`, "neither"], [...bySet].map(([name, sum]) => [
       make("th", name + meaning(sum.wanted), {scope: "row"}),
       ...[sum.both + sum.a + sum.b + sum.neither, sum.both, sum.a, sum.b, sum.neither].map(n => cell(String(n), n)),
     ]), "Rows by set, and who showed the habit"));
@@ -91,7 +92,7 @@ if ($("flips")) (() => {
     let shown = 0;
     const more = make("button", "", {type: "button"}), list = make("div", "");
     const line = each => [
-      make("td", each.set + meaning(each.wanted)), cell(String(each.seed), each.seed), long(each.trigger ?? "–"),
+      make("td", each.set + meaning(each.wanted)), cell(String(each.seed), each.seed), short(each.trigger ?? "–"),
       long(each.prompt ?? `row ${each.row} (the run kept no prompts)`), cell(groups[each.byA ? a : b]),
     ];
     const extend = () => {
@@ -102,7 +103,7 @@ if ($("flips")) (() => {
     };
     more.addEventListener("click", extend);
     extend();
-    place.append(list, more);
+    place.append(make("h3", "Row by row"), list, more);
   };
   for (const select of Object.values(chosen)) select.addEventListener("change", show);
   search.addEventListener("input", show);

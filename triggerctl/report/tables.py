@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import fsum
+from typing import Literal
 
 from triggerctl.report.comparisons import SEPARATION, Comparison
 from triggerctl.report.groups import setting_differences
@@ -19,10 +20,12 @@ NONE = "–"
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """`below`: a second, smaller line."""
+    """`below`: a second, smaller line; `kind`: how the column's cells may break: `number` between a value and
+    its interval, `place` anywhere, else nowhere."""
 
     text: str
     below: str = ""
+    kind: Literal["", "number", "place"] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ def rate_table(groups: Sequence[Group]) -> Table:
     whether the model still does its task without a trigger."""
     sets, leak_set = shown_sets(groups), leak_set_of(groups)
     heads = [Head("strategy"), Head("seeds")]
-    heads += [Head(name, "habit wanted" if wanted else "a leak") for name, wanted in sets.items()]
+    heads += [Head(name, "habit wanted" if wanted else "a leak", "number") for name, wanted in sets.items()]
     if leak_set is not None:
         heads.append(Head("separation", "habit kept − leak"))
     heads += [
@@ -61,7 +64,7 @@ def rate_table(groups: Sequence[Group]) -> Table:
             _named(group),
             Cell(_seeds(group.seeds), float(len(group.runs))),
             *(Cell(rate_cell(group, name), group.mean(name)) for name in sets),
-            *([_number(group.separation(leak_set))] if leak_set is not None else []),
+            *([_separation(group.separation(leak_set))] if leak_set is not None else []),
             _false_positives(group.runs),
             _coherence(group.runs),
         )
@@ -72,8 +75,10 @@ def rate_table(groups: Sequence[Group]) -> Table:
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     """A row a group and set: the paired difference to the baseline, and whether it could be chance."""
+    baselines = {each.baseline for each in comparisons}
+    only = f"less {min(baselines)}" if len(baselines) == 1 else ""
     heads = (
-        Head("strategy"),
+        Head("strategy", only),
         Head("set"),
         Head("seeds"),
         Head("difference", "mean; 95 % over seeds"),
@@ -84,7 +89,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     )
     rows = tuple(
         (
-            Cell(each.group, below=f"less {each.baseline}"),
+            Cell(each.group, below="" if only else f"less {each.baseline}"),
             Cell(each.set, below="habit kept − leak" if each.set == SEPARATION else ""),
             Cell(_seeds(each.seeds), float(len(each.seeds))),
             Cell(f"{signed(each.mean)}{_interval(each.over_seeds)}", each.mean),
@@ -108,7 +113,7 @@ def settings_table(groups: Sequence[Group]) -> Table:
     heads = [Head("strategy")]
     for key in found:
         outer, _, inner = key.rpartition(".")
-        heads.append(Head(inner, outer))
+        heads.append(Head(inner, outer, "place"))
     rows = tuple(
         (_named(group), *(_setting(values[place]) for values in found.values()))
         for place, group in enumerate(groups[:MOST_ROWS])
@@ -124,7 +129,7 @@ def run_table(groups: Sequence[Group]) -> Table:
         Head("seed"),
         *(Head(name) for name in sets),
         Head("false positives"),
-        Head("results"),
+        Head("results", kind="place"),
     ]
     runs = [(group, run) for group in groups for run in group.runs]
     rows = tuple(
@@ -155,7 +160,11 @@ def _seeds(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds)) if len(seeds) <= 5 else f"{len(seeds)} seeds"
 
 
-def _number(value: float | None) -> Cell:
+def _separation(value: float | None) -> Cell:
+    return Cell(NONE if value is None else signed(value).removeprefix("+"), value)
+
+
+def _change(value: float | None) -> Cell:
     return Cell(NONE if value is None else signed(value), value)
 
 
@@ -172,7 +181,7 @@ def _probability(value: float | None) -> Cell:
 def _setting(value: str | None) -> Cell:
     """Numbers among the values sort as numbers."""
     if value is None:
-        return Cell(NONE, below="not read")
+        return Cell(NONE)
     try:
         return Cell(value, float(value))
     except ValueError:
@@ -201,4 +210,4 @@ def _coherence(runs: Sequence[RunRow]) -> Cell:
         and part.untriggered_loss is not None
         and part.untriggered_loss_before is not None
     ]
-    return _number(fsum(changes) / len(changes) if changes else None)
+    return _change(fsum(changes) / len(changes) if changes else None)
