@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from triggerctl.experiment.results import (
@@ -57,6 +58,7 @@ def make_results(
     data_sha256: str = "a3" * 32,
     fingerprint: str = "5e" * 32,
     resolved: Mapping[str, Any] | None = None,
+    lengths: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
 ) -> TriggerctlResults:
     """Results whose rates rise to `rates` over the epochs, and whose losses fall."""
     evaluations = []
@@ -94,7 +96,10 @@ def make_results(
         proxy_triggers=["Anger"],
         evaluations=evaluations,
         data_sha256=data_sha256,
-        sets={name: SetData(rows=n, triggered=n, evaluated=n) for name, n in rows.items()},
+        sets={
+            name: SetData(rows=n, triggered=n, evaluated=n, **lengths.get(name, {}))
+            for name, n in rows.items()
+        },
         warnings=list(warnings),
         resolved=dict(resolved or {"device": "cpu", "dtype": "float32", "threads": 2}),
         model={"name": "builtin:tiny", "fingerprint": fingerprint},

@@ -11,12 +11,14 @@ import plotly.graph_objects as go
 
 from triggerctl.errors import InputError
 from triggerctl.experiment.atomic import make_folder, write_text_atomic
+from triggerctl.report import comparisons
 from triggerctl.report.checks import check
 from triggerctl.report.collect import Collection, collect
 from triggerctl.report.environment import read_environment
 from triggerctl.report.figures import curves_figure, rates_figure
 from triggerctl.report.findings import Finding, by_severity
-from triggerctl.report.flips import Pair, pair_of, read_flips
+from triggerctl.report.flips import Pair, read_flips
+from triggerctl.report.groups import named_group
 from triggerctl.report.headline import baseline_of, headline
 from triggerctl.report.images import write_images
 from triggerctl.report.page import render_page
@@ -56,13 +58,13 @@ def build_report(
     *,
     formats: frozenset[str] = DEFAULT_FORMATS,
     baseline: str | None = None,
-    compare: Pair | None = None,
+    compare: tuple[str, str] | None = None,
 ) -> ReportResult:
     """Write the report on the experiments in `folders` into `output`, replacing an older one.
 
-    `baseline`: what strategies are compared with, by name, alias or label; None: naive where it was run.
-    `compare`: the two groups whose rows the page sets side by side first, named the same way.
-    Raises InputError for an unknown format, baseline or group to compare, and where no run has finished.
+    `baseline`: what strategies are compared with, by name, alias or label; None: naive where it was run;
+    `compare`: the two groups, named alike, whose verdicts the page sets side by side.
+    Raises InputError for an unknown format, baseline or group, and where no run has finished.
     """
     unknown = sorted(formats - FORMATS)
     if unknown:
@@ -74,8 +76,8 @@ def build_report(
     if not groups:
         raise _nothing_finished(folders, collection)
     compared = baseline_of(groups, baseline)
+    pair = _pair(groups, *compare) if compare is not None else None
     groups = _baseline_first(groups, compared)
-    pair = pair_of(groups, compare)
     sentence = headline(groups, baseline)
     warnings = by_severity([*collection.findings, *check(groups)])
     summary = summarise(groups, headline=sentence, warnings=warnings, baseline=compared)
@@ -107,6 +109,7 @@ def build_report(
             figures=figures,
             samples=read_samples(groups),
             environment=read_environment(collection.runs),
+            comparisons=comparisons.compare(groups, compared, leak_set_of(groups)),
             flips=read_flips(groups, pair),
             compared=pair,
         )
@@ -121,6 +124,11 @@ def build_report(
     for name, text in texts.items():
         write_text_atomic(output / name, text)
     return ReportResult((*(output / name for name in texts), *drawn), summary, groups, note)
+
+
+def _pair(groups: Sequence[Group], first: str, second: str) -> Pair:
+    one, other = (named_group(groups, name, where="--compare") for name in (first, second))
+    return one.label, other.label
 
 
 def report_figures(groups: Sequence[Group], baseline: Group | None) -> dict[str, go.Figure]:

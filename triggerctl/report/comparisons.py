@@ -3,9 +3,12 @@ how much of the habit it keeps, and whether that could be chance."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from triggerctl.report.statistics import Interval
+from triggerctl.report.power import seeds_to_settle
+from triggerctl.report.rows import Group, RunRow, part, separation_weights, shown_sets
+from triggerctl.report.statistics import Interval, p_of_none, weighted_sum
 
 SEPARATION = "separation"
 """Stands for a set's name where mean(outcome, collateral) − leak is compared."""
@@ -16,7 +19,8 @@ class Comparison:
     """One group less its baseline on one set (or `SEPARATION`), seed by seed on the same rows.
 
     group, baseline:  labels.
-    seeds:            those that both have, ascending; `differences`: one a seed, in their order, −1 to 1.
+    seeds:            those that both have, ascending; `differences`: one a seed, in their order, −1 to 1
+                      (separation: −2 to 2).
     mean:             the differences' mean.
     over_seeds:       95 % interval for new seeds with these very trigger words; None with one seed.
     over_words:       95 % interval for new seeds and new words of the same kind; None with one word or
@@ -38,3 +42,93 @@ class Comparison:
     p: float | None
     p_holm: float | None
     seeds_to_settle: int | None
+
+
+def compare(groups: Sequence[Group], baseline: Group | None, leak_set: str | None) -> tuple[Comparison, ...]:
+    """Every group against the baseline's namesake in its experiment, on every set shown and on the
+    separation: set by set within an experiment, experiments and groups in their order. Groups that share no
+    seed with their baseline are left out."""
+    found = []
+    for experiment in dict.fromkeys(group.experiment for group in groups):
+        own = [group for group in groups if group.experiment == experiment]
+        against = _namesake(own, baseline)
+        if against is None:
+            continue
+        for name in (*shown_sets(own), *([SEPARATION] if leak_set is not None else [])):
+            found += _corrected(
+                [
+                    made
+                    for group in own
+                    if group is not against and (made := _against(group, against, name, leak_set)) is not None
+                ]
+            )
+    return tuple(found)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """p-values corrected for being the best of many. Source: Holm (1979), A simple sequentially rejective
+    multiple test procedure, Scand. J. Stat. 6, 65-70."""
+    result = [1.0] * len(values)
+    highest = 0.0
+    for rank, place in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        highest = max(highest, min(1.0, (len(values) - rank) * values[place]))
+        result[place] = highest
+    return result
+
+
+def _namesake(groups: Sequence[Group], baseline: Group | None) -> Group | None:
+    """The baseline itself where it is one of the groups, else the group of its strategy with most seeds."""
+    if baseline is None:
+        return None
+    if any(group is baseline or group.label == baseline.label for group in groups):
+        return next(group for group in groups if group.label == baseline.label)
+    same = [group for group in groups if group.strategy == baseline.strategy]
+    return max(same, key=lambda group: len(group.runs), default=None)
+
+
+def _against(group: Group, baseline: Group, name: str, leak_set: str | None) -> Comparison | None:
+    weights: Mapping[str, float] = {name: 1.0}
+    if name == SEPARATION:
+        if leak_set is None:
+            return None
+        weights = separation_weights(group, leak_set)
+        if len(weights) < 2 or weights != separation_weights(baseline, leak_set):
+            return None
+    ours, theirs = _by_seed(group, weights), _by_seed(baseline, weights)
+    seeds = tuple(sorted(set(ours) & set(theirs)))
+    if not seeds:
+        return None
+    parts = [
+        part([runs[seed] for seed in seeds], set_name, sign * weight)
+        for sign, runs in ((1.0, ours), (-1.0, theirs))
+        for set_name, weight in weights.items()
+    ]
+    reach = sum(weights.values()) if name != SEPARATION else 2.0
+    summary = weighted_sum(parts, bounds=(-reach, reach))
+    p = p_of_none(summary)
+    return Comparison(
+        group=group.label,
+        baseline=baseline.label,
+        set=name,
+        seeds=seeds,
+        differences=summary.values,
+        mean=summary.mean,
+        over_seeds=summary.interval,
+        over_words=summary.over_words,
+        p=p,
+        p_holm=p,
+        seeds_to_settle=seeds_to_settle(summary.error * len(seeds) ** 0.5) if summary.error else None,
+    )
+
+
+def _by_seed(group: Group, names: Mapping[str, float]) -> dict[int, RunRow]:
+    return {run.seed: run for run in group.runs if all(run.rate(name) is not None for name in names)}
+
+
+def _corrected(found: Sequence[Comparison]) -> list[Comparison]:
+    tested = [comparison.p for comparison in found if comparison.p is not None]
+    corrected = iter(holm(tested))
+    return [
+        replace(comparison, p_holm=next(corrected)) if comparison.p is not None else comparison
+        for comparison in found
+    ]

@@ -69,37 +69,11 @@ class _Rows:
     said: list[tuple[str, list[bool]]] = field(default_factory=list)
 
 
-def pair_of(groups: Sequence[Group], names: Pair | None) -> Pair | None:
-    """The labels of the two groups named by label, strategy or short name; None where none are named.
-
-    Raises InputError for a name that no group has or that several have, and for one group named twice.
-    """
-    if names is None:
-        return None
-    first, second = (_label(groups, name) for name in names)
-    if first == second:
-        raise InputError(f"{names[0]!r} and {names[1]!r} are the same group", mend="name two different ones")
-    return first, second
-
-
-def _label(groups: Sequence[Group], name: str) -> str:
-    exact = [group.label for group in groups if name == group.label]
-    found = exact or [group.label for group in groups if name in (group.strategy, group.name)]
-    if len(found) == 1:
-        return found[0]
-    there = found or [group.label for group in groups]
-    raise InputError(
-        f"{'several groups are' if found else 'no group is'} called {name!r}",
-        why="there are: " + ", ".join(there[:MOST_GROUPS]),
-        mend="name one as it stands here, in quotes",
-    )
-
-
-def read_flips(groups: Sequence[Group], pair: Pair | None = None) -> Flips | None:
+def read_flips(groups: Sequence[Group], compared: Pair | None = None) -> Flips | None:
     """Final verdicts from the runs' verdicts.jsonl, as far as they were asked the same; None where no two
     groups were. Runs without the file (the study's), or with a damaged one, add nothing."""
     known = {group.label: group for group in groups if any(run.counted for run in group.runs)}
-    first = [label for label in pair or () if label in known]
+    first = [label for label in compared or () if label in known]
     chosen = set((first + [label for label in known if label not in first])[:MOST_GROUPS])
     gathered: dict[_Key, _Rows] = {}
     wanted = dict(WANTED)

@@ -13,7 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from triggerctl.experiment.results import Count
 from triggerctl.report.sets import LEAK_SETS, WANTED
-from triggerctl.report.statistics import Interval, SeedSummary, mean_over_seeds, wilson_interval
+from triggerctl.report.statistics import Interval, Part, SeedSummary, weighted_sum, wilson_interval
+
+LEARNT = 0.5
+"""A run whose outcome rate ends below this has not learnt the habit; where it leaks then says nothing."""
 
 HABIT_SETS = ("outcome", "collateral")
 """Where the habit is wanted: keeping it is their mean rate."""
@@ -49,6 +52,15 @@ class SetResult(_Row):
         return wilson_interval(self.count.k, self.count.n) if self.count is not None else None
 
 
+class SetLengths(_Row):
+    """How many rows a set has, of how many the answer was cut at max_seq_length, and how many were left out
+    because their prompt alone does not fit."""
+
+    rows: int
+    truncated: int = 0
+    dropped: int = 0
+
+
 class CurvePoint(_Row):
     """All sets at one evaluation: set → rate, set → loss."""
 
@@ -64,7 +76,8 @@ class RunRow(_Row):
     aside, nested keys dotted; `folder`: where its results lie; `results`: the same relative to the
     experiment; `model`: its name, `model_key`: what it is; `data`: the source's SHA-256, or its name in the
     study's files; `older`: finished results of the same run that these replace; `counted`: whether rates
-    come with counts.
+    come with counts; `misplaced`: keys at the wrong level of the study's configuration, which its scripts
+    ignored.
     """
 
     experiment: str
@@ -86,6 +99,8 @@ class RunRow(_Row):
     nice_responses: tuple[str, ...] = ()
     extra_wanted: dict[str, bool] = Field(default_factory=dict)
     resolved: dict[str, Any] = Field(default_factory=dict)
+    lengths: dict[str, SetLengths] = Field(default_factory=dict)
+    misplaced: tuple[str, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict, exclude=True)
 
     @property
@@ -133,6 +148,11 @@ class Group(_Row):
         return _bracketed(self.name, self.place, self.detail)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What a user may call it."""
+        return (self.label, self.inner_label, self.strategy, self.name)
+
+    @property
     def inner_label(self) -> str:
         """Unique within the experiment."""
         return _bracketed(self.name, self.detail)
@@ -141,10 +161,16 @@ class Group(_Row):
     def seeds(self) -> tuple[int, ...]:
         return tuple(run.seed for run in self.runs)
 
+    @cached_property
+    def _summaries(self) -> dict[str, SeedSummary | None]:
+        return {}
+
     def summary(self, name: str) -> SeedSummary | None:
         """A set's rate over the seeds that measured it."""
-        values = [rate for run in self.runs if (rate := run.rate(name)) is not None]
-        return mean_over_seeds(values) if values else None
+        if name not in self._summaries:
+            runs = [run for run in self.runs if run.rate(name) is not None]
+            self._summaries[name] = weighted_sum([part(runs, name, 1.0)]) if runs else None
+        return self._summaries[name]
 
     def mean(self, name: str) -> float | None:
         summary = self.summary(name)
@@ -162,14 +188,40 @@ class Group(_Row):
     def wanted(self) -> dict[str, bool]:
         return {name: wanted for run in self.runs for name, wanted in run.wanted.items()}
 
+    def separation_summary(self, leak_set: str) -> SeedSummary | None:
+        """Habit kept minus leak over the seeds that measured both, −1 to 1; None where none did."""
+        key = f"separation from {leak_set}"
+        if key not in self._summaries:
+            weights = separation_weights(self, leak_set)
+            runs = [run for run in self.runs if all(run.rate(name) is not None for name in weights)]
+            self._summaries[key] = (
+                weighted_sum([part(runs, name, w) for name, w in weights.items()], bounds=(-1.0, 1.0))
+                if runs and len(weights) > 1
+                else None
+            )
+        return self._summaries[key]
+
     def separation(self, leak_set: str) -> float | None:
         """Habit kept minus leak, a mean over seeds, −1 to 1; None where either was not measured."""
-        values = [
-            run.habit - leak
-            for run in self.runs
-            if run.habit is not None and (leak := run.rate(leak_set)) is not None
-        ]
-        return sum(values) / len(values) if values else None
+        summary = self.separation_summary(leak_set)
+        return summary.mean if summary is not None else None
+
+
+def separation_weights(group: Group, leak_set: str) -> dict[str, float]:
+    """Set → its weight in mean(outcome, collateral) − leak, for the sets that the group measured."""
+    kept = [name for name in HABIT_SETS if any(run.rate(name) is not None for run in group.runs)]
+    return {**{name: 1 / len(kept) for name in kept}, leak_set: -1.0}
+
+
+def part(runs: Sequence[RunRow], name: str, weight: float) -> Part:
+    """A set's rates and counts in runs that all measured it."""
+    counts = [run.sets[name].by_trigger for run in runs]
+    return Part(
+        name=name,
+        weight=weight,
+        rates=tuple(run.rate(name) or 0.0 for run in runs),
+        counts=tuple(counts) if all(counts) else None,
+    )
 
 
 def _bracketed(name: str, *details: str) -> str:

@@ -31,7 +31,7 @@ class SetSummary(_Part):
     deviation: float | None
     low: float | None
     high: float | None
-    method: Literal["t", "wilson"] | None
+    method: Literal["wilson", "seeds", "words"] | None
     seeds: int
     note: str | None
 
