@@ -11,11 +11,13 @@ import plotly.graph_objects as go
 
 from triggerctl.errors import InputError
 from triggerctl.experiment.atomic import make_folder, write_text_atomic
+from triggerctl.report import comparisons
 from triggerctl.report.checks import check
 from triggerctl.report.collect import Collection, collect
 from triggerctl.report.environment import read_environment
 from triggerctl.report.figures import curves_figure, rates_figure
 from triggerctl.report.findings import Finding, by_severity
+from triggerctl.report.flips import Pair, read_flips
 from triggerctl.report.groups import named_group
 from triggerctl.report.headline import baseline_of, headline
 from triggerctl.report.images import write_images
@@ -74,8 +76,7 @@ def build_report(
     if not groups:
         raise _nothing_finished(folders, collection)
     compared = baseline_of(groups, baseline)
-    for name in compare or ():
-        named_group(groups, name, where="--compare")
+    pair = _pair(groups, *compare) if compare is not None else None
     groups = _baseline_first(groups, compared)
     sentence = headline(groups, baseline)
     warnings = by_severity([*collection.findings, *check(groups)])
@@ -108,6 +109,9 @@ def build_report(
             figures=figures,
             samples=read_samples(groups),
             environment=read_environment(collection.runs),
+            comparisons=comparisons.compare(groups, compared, leak_set_of(groups)),
+            flips=read_flips(groups, pair),
+            compared=pair,
         )
     if "md" in formats:
         texts["report.md"] = to_markdown(
@@ -120,6 +124,11 @@ def build_report(
     for name, text in texts.items():
         write_text_atomic(output / name, text)
     return ReportResult((*(output / name for name in texts), *drawn), summary, groups, note)
+
+
+def _pair(groups: Sequence[Group], first: str, second: str) -> Pair:
+    one, other = (named_group(groups, name, where="--compare") for name in (first, second))
+    return one.label, other.label
 
 
 def report_figures(groups: Sequence[Group], baseline: Group | None) -> dict[str, go.Figure]:

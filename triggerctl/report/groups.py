@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 from triggerctl import strategies
@@ -91,6 +92,23 @@ def differing_keys(rows: Iterable[RunRow]) -> tuple[str, ...]:
     return tuple(key for key in keys if len({spelt(setting(row, key)) for row in found}) > 1)
 
 
+def setting_differences(groups: Sequence[Group]) -> dict[str, tuple[str | None, ...]]:
+    """Key → every group's value in full, for the keys in which groups are not all alike; None where a group's
+    strategy doesn't read the key."""
+    return {
+        key: tuple(
+            _in_full(setting(group.runs[0], key)) if _is_read(group.strategy, key) else None
+            for group in groups
+        )
+        for key in differing_keys(group.runs[0] for group in groups)
+    }
+
+
+def _is_read(strategy: str, key: str) -> bool:
+    bare = key.rpartition(".")[2]
+    return bare not in STRATEGY_KEYS or bare in reads_of(strategy)
+
+
 def reads_of(strategy: str) -> frozenset[str]:
     """The options a strategy reads; of one that is not installed here, all might count."""
     return strategies.strategy_class(strategy).reads if strategy in strategies.names() else STRATEGY_KEYS
@@ -108,6 +126,7 @@ def setting(row: RunRow, key: str) -> Any:
     return _default(key)
 
 
+@cache
 def _default(key: str) -> Any:
     outer, _, inner = key.rpartition(".")
     # Any value that is not the default brings the default to light.
@@ -115,9 +134,13 @@ def _default(key: str) -> Any:
     return next(default for name, _, default in differences(probe, {}) if name == key)
 
 
+def _in_full(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def spelt(value: Any) -> str:
     """A setting's value as a label shows it."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = _in_full(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
 
