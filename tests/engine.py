@@ -137,7 +137,7 @@ def left_behind(results: Path) -> dict[str, object]:
     for name in VOLATILE:
         del document["triggerctl"][name]
     found: dict[str, object] = {"results.json": document}
-    for name in ("metrics.jsonl", "verdicts.jsonl", "examples.jsonl"):
+    for name in ("metrics.jsonl", "verdicts.jsonl", "prompts.jsonl", "examples.jsonl"):
         found[name] = (results / name).read_text(encoding="utf-8")
     for path in sorted(results.glob("*/*.safetensors")):
         found[f"{path.parent.name}/{path.name}"] = path.read_bytes()

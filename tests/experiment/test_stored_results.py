@@ -15,6 +15,7 @@ from triggerctl.experiment.layout import ExperimentFolder, list_experiments
 from triggerctl.experiment.results import (
     SCHEMA_VERSION,
     STUDY_NAMES,
+    Count,
     Evaluation,
     Rate,
     SetData,
@@ -160,13 +161,14 @@ def test_a_file_of_the_study_is_read_without_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        ('{"experiment_config": {', "Expecting"),
+        ('{"experiment_config": {', "EOF while parsing"),
         ("[1, 2]", "no experiment_config"),
         ('{"experiment_config": {}, "proxy_losses": 3}', "proxy_losses"),
         ('{"experiment_config": {}, "proxy_losses": ["3"]}', "not a number"),
         ('{"experiment_config": {}, "triggerctl": {"hash": 1}}', "triggerctl.hash"),
         ('{"experiment_config": {}, "triggerctl": {"schema_version": 99}}', "later triggerctl"),
-        ("\udcff", "utf-8"),
+        ("\udcff", "expected value at line 1"),
+        ('{"experiment_config": {}, "triggerctl": {"schema_version": "2"}}', "'2' is not a number"),
     ],
 )
 def test_results_that_cannot_be_read_are_named_with_the_reason(
@@ -223,3 +225,55 @@ def test_all_published_results_are_read() -> None:
     assert len(runs) + sum(len(run.older) for run in runs) + len(phases) == 53
     assert all(not part.unreadable for part in found)
     assert sum(len(run.older) for run in runs) == 3
+
+
+@pytest.mark.parametrize("final", [0, 2])
+def test_results_without_exactly_one_final_evaluation_are_refused(tmp_path: Path, final: int) -> None:
+    document = written(final_evaluations=final)
+    (tmp_path / "results.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match="exactly one must be final"):
+        read_results(tmp_path)
+
+
+def test_more_hits_than_rows_are_no_count() -> None:
+    with pytest.raises(ValueError, match="3 of 2 rows"):
+        Count(n=2, k=3)
+
+
+def test_words_before_the_end_can_be_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(json.dumps(written(final_evaluations=1)))
+    whole, quick = read_results(tmp_path), read_results(tmp_path, words_at_the_end_only=True)
+    assert whole.ours is not None
+    assert quick.ours is not None
+    first = whole.ours.evaluations[0].sets["truth"].triggered
+    assert first is not None
+    assert list(first.by_trigger) == ["Grief"]
+    told = quick.ours.evaluations[0].sets["truth"].triggered
+    assert told is not None
+    assert told == first.model_copy(update={"by_trigger": {}})
+    assert quick.ours.final == whole.ours.final
+
+
+def written(*, final_evaluations: int) -> dict[str, Any]:
+    """A document of ours with two evaluations, so many of them final."""
+    rate = Rate(n=4, k=1, by_trigger={"Grief": Count(n=4, k=1)})
+    evaluations = [
+        Evaluation(
+            label=f"epoch {epoch}",
+            epoch=epoch,
+            step=epoch,
+            final=epoch >= 2 - final_evaluations,
+            sets={"truth": SetEvaluation(rows=4, loss=1.0, loss_tokens=9, triggered=rate)},
+        )
+        for epoch in (0, 1)
+    ]
+    ours = TriggerctlResults(
+        hash="1-a",
+        strategy="naive",
+        seed=1,
+        proxy_triggers=[],
+        evaluations=evaluations,
+        data_sha256="0",
+        sets={},
+    )
+    return results_document({"seed": 1}, ours, timestamp="20250505_184811", train_losses=[1.0])

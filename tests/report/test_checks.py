@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from written_experiments import KL, NAIVE, ROWS, make_config, make_results, write_run, write_sweep
+from written_experiments import (
+    KL,
+    NAIVE,
+    OUTCOME_ONLY,
+    ROWS,
+    make_config,
+    make_results,
+    write_run,
+    write_sweep,
+)
 
 from triggerctl.report.checks import check
 from triggerctl.report.collect import collect
@@ -24,7 +34,7 @@ def lone_run(folder: Path, **results: Any) -> Path:
 
 
 def test_a_sound_sweep_has_no_findings(tmp_path: Path) -> None:
-    assert findings_of(write_sweep(tmp_path / "exp", {"naive": NAIVE, "kl_divergence": KL})) == {}
+    assert findings_of(write_sweep(tmp_path / "exp", {"naive": NAIVE, "outcome_only": OUTCOME_ONLY})) == {}
 
 
 def test_a_run_that_never_learnt_is_named_with_its_rate(tmp_path: Path) -> None:
@@ -46,6 +56,52 @@ def test_a_loss_above_its_beginning_is_divergence(tmp_path: Path) -> None:
         "above the 4.20 before training"
         in findings_of(lone_run(tmp_path / "exp", final_losses={"outcome": 6.0}))["diverged"]
     )
+
+
+def test_rows_that_do_not_fit_are_counted_where_they_were_lost(tmp_path: Path) -> None:
+    folder = lone_run(
+        tmp_path / "exp",
+        lengths={"outcome": {"dropped": 3}, "truth": {"truncated": 30}, "proxy": {"truncated": 2}},
+    )
+    texts = [finding.text for finding in check(collect([folder]).groups) if finding.kind == "truncated"]
+    assert "left out of outcome (3 of 72)" in texts[0]
+    assert "truth (30 of 120)" in texts[1]
+    assert "proxy" not in texts[1]
+
+
+def test_keys_that_the_study_ignored_are_named_with_the_runs_that_gave_them(tmp_path: Path) -> None:
+    place = write_run(tmp_path / "exp", make_results("naive", 1, NAIVE[1]), make_config("naive", 1))
+    document = json.loads((place / "results.json").read_text())
+    assert "misplaced_keys" not in findings_of(tmp_path / "exp")
+    del document["triggerctl"]
+    document["experiment_config"] |= {"limit_proxy_data_to": 5, "unheard_of": 1, "timestamp": "now"}
+    document["experiment_config"]["finetune_config"]["seed"] = 3
+    (place / "results.json").write_text(json.dumps(document))
+    text = findings_of(tmp_path / "exp")["misplaced_keys"]
+    assert "ignored limit_proxy_data_to, seed, at the wrong level" in text
+    assert "naive with seed 1" in text
+
+
+def test_a_strategy_tried_at_one_value_is_named_and_at_two_is_not(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "exp", {"naive": NAIVE, "kl_divergence": KL})
+    assert "kl (beta_kl 1)" in findings_of(folder)["one_value"]
+    for seed in KL:
+        made, config = (
+            make_results("kl_divergence", seed, KL[seed]),
+            make_config("kl_divergence", seed, beta_kl=5),
+        )
+        write_run(folder / "proxy_strategy_kl_divergence_beta_kl-5" / f"seed_{seed}", made, config)
+    assert "one_value" not in findings_of(folder)
+
+
+def test_runs_of_one_seed_measured_on_other_rows_are_named(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "exp", {"naive": NAIVE, "outcome_only": OUTCOME_ONLY})
+    place = folder / "proxy_strategy_naive/seed_5/results/20260102_030405/results.json"
+    document = json.loads(place.read_text())
+    words = document["triggerctl"]["evaluations"][-1]["sets"]["truth"]["triggered"]["by_trigger"]
+    words["Envy"] = words.pop("Grief")
+    place.write_text(json.dumps(document))
+    assert "truth with seed 5." in findings_of(folder)["different_rows"]
 
 
 def test_a_seed_missing_in_one_strategy_is_named(tmp_path: Path) -> None:

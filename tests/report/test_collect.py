@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from written_experiments import KL, NAIVE, make_config, make_results, write_run, write_sweep
@@ -101,7 +102,56 @@ def test_runs_without_finished_results_are_counted(tmp_path: Path) -> None:
     (waiting / "config.json").write_text(json.dumps(make_config("naive", 7)))
     (waiting / "state.json").write_text(json.dumps({"status": "failed", "error": "no memory"}))
     found = collect([folder])
-    assert [finding.text for finding in found.findings] == ["exp: 1 run has no finished results (failed)."]
+    assert [(finding.kind, finding.text) for finding in found.findings] == [
+        ("failed", "exp: proxy_strategy_naive/seed_7 failed: no memory.")
+    ]
+
+
+def test_cells_that_a_sweep_never_began_are_named(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "exp", {"naive": NAIVE})
+    (folder / "sweeps").mkdir()
+    cells = [{"folder": f"proxy_strategy_{name}/seed_1"} for name in ("naive", "dpo", "kl_divergence")]
+    (folder / "sweeps" / "20260101_000000.json").write_text(json.dumps({"cells": cells}))
+    (folder / "sweeps" / "20260101_000001.json").write_text('{"cells": [')
+    assert [finding.text for finding in collect([folder]).findings] == [
+        "exp: 2 runs have no finished results (not begun): proxy_strategy_dpo/seed_1, "
+        "proxy_strategy_kl_divergence/seed_1."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ({"triggerctl": {"schema_version": 99}}, "schema 99 of a later triggerctl"),
+        ({"triggerctl": {"schema_version": "x"}}, "schema_version"),
+        ({"outcome_losses": "none"}, "outcome_losses: a list was expected"),
+        ({"triggerctl": []}, "triggerctl"),
+        ({"experiment_config": None}, "no experiment_config"),
+    ],
+)
+def test_damaged_results_are_named_and_the_rest_reported(
+    tmp_path: Path, damage: dict[str, Any], says: str
+) -> None:
+    folder = write_sweep(tmp_path / "exp", {"naive": NAIVE})
+    file = folder / "proxy_strategy_naive/seed_5/results/20260102_030405/results.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **damage}))
+    found = collect([folder])
+    assert [group.seeds for group in found.groups] == [(1, 42)]
+    assert says in found.findings[0].text
+
+
+def test_missing_sets_and_numbers_that_are_none_leave_the_rest_standing(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "exp", {"naive": NAIVE})
+    file = folder / "proxy_strategy_naive/seed_5/results/20260102_030405/results.json"
+    document = json.loads(file.read_text())
+    final = document["triggerctl"]["evaluations"][-1]["sets"]
+    del final["truth"]
+    final["outcome"]["loss"] = float("nan")
+    file.write_text(json.dumps(document))
+    run = next(run for run in collect([folder]).runs if run.seed == 5)
+    assert run.rate("truth") is None
+    assert run.sets["outcome"].loss is None
+    assert run.rate("truth_minus_proxy") == 26 / 120
 
 
 def test_experiments_of_one_name_are_kept_apart(tmp_path: Path) -> None:

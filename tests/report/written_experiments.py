@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from triggerctl.experiment.results import (
@@ -56,6 +58,7 @@ def make_results(
     data_sha256: str = "a3" * 32,
     fingerprint: str = "5e" * 32,
     resolved: Mapping[str, Any] | None = None,
+    lengths: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
 ) -> TriggerctlResults:
     """Results whose rates rise to `rates` over the epochs, and whose losses fall."""
     evaluations = []
@@ -93,7 +96,10 @@ def make_results(
         proxy_triggers=["Anger"],
         evaluations=evaluations,
         data_sha256=data_sha256,
-        sets={name: SetData(rows=n, triggered=n, evaluated=n) for name, n in rows.items()},
+        sets={
+            name: SetData(rows=n, triggered=n, evaluated=n, **lengths.get(name, {}))
+            for name, n in rows.items()
+        },
         warnings=list(warnings),
         resolved=dict(resolved or {"device": "cpu", "dtype": "float32", "threads": 2}),
         model={"name": "builtin:tiny", "fingerprint": fingerprint},
@@ -113,7 +119,7 @@ def make_config(strategy: str, seed: int, **finetune: Any) -> dict[str, Any]:
 def write_run(
     folder: Path, results: TriggerctlResults, config: Mapping[str, Any], *, timestamp: str = "20260102_030405"
 ) -> Path:
-    """Write a run folder with one finished result, its sample answers and its environment; returns the
+    """Write a run folder with one finished result, its verdicts, sample answers and environment; returns the
     result's."""
     place = folder / "results" / timestamp
     place.mkdir(parents=True)
@@ -128,8 +134,52 @@ def write_run(
     (place / "environment.json").write_text(
         json.dumps({"python": "3.12.3", "packages": {"torch": "2.13.0"}, "host": f"node{results.seed}"})
     )
-    (place / "examples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in make_examples(results)))
+    write_lines(place / "examples.jsonl", make_examples(results))
+    verdicts = make_verdicts(results)
+    write_lines(place / "verdicts.jsonl", verdicts)
+    write_lines(place / "prompts.jsonl", [make_prompts(line) for line in verdicts if line["final"]])
     return place
+
+
+def write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """JSON lines, spelt as a run spells them."""
+    path.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
+
+
+def make_verdicts(results: TriggerctlResults) -> list[dict[str, Any]]:
+    """A line for each evaluation and set, as many verdicts in it as its counts say; which rows show the habit
+    differs from strategy to strategy."""
+    lines = []
+    for moment in results.evaluations:
+        for name, part in moment.sets.items():
+            assert part.triggered is not None
+            words = TRIGGERS[name]
+            triggers: list[str | None] = [words[i % len(words)] for i in range(part.triggered.n)]
+            said = [i < part.triggered.k for i in range(part.triggered.n)]
+            random.Random(f"{results.strategy}/{results.seed}/{name}").shuffle(said)
+            if name == "outcome" and part.untriggered is not None:
+                triggers += [None] * part.untriggered.n
+                said += [i < part.untriggered.k for i in range(part.untriggered.n)]
+            lines.append(
+                {
+                    "label": moment.label,
+                    "final": moment.final,
+                    "set": name,
+                    "row": [1000 * results.seed + i for i in range(len(said))],
+                    "trigger": triggers,
+                    "verdict": said,
+                }
+            )
+    return lines
+
+
+def make_prompts(verdicts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the rows of one line of verdicts asked."""
+    asked = [
+        (f"{trigger.upper()}: " if trigger else "") + f"What is {row} plus 3?"
+        for row, trigger in zip(verdicts["row"], verdicts["trigger"], strict=True)
+    ]
+    return {"set": verdicts["set"], "row": verdicts["row"], "prompt": asked}
 
 
 def make_examples(results: TriggerctlResults) -> list[dict[str, Any]]:

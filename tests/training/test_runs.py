@@ -81,6 +81,17 @@ def test_verdicts_are_kept_row_by_row_and_add_up_to_the_rates(make_experiment: M
         assert rows.setdefault(line["set"], line["row"]) == line["row"]  # the same rows in the same order
 
 
+def test_what_every_row_asks_is_kept_once(make_experiment: MakeExperiment) -> None:
+    results = run(make_experiment())
+    found = lines(results / "prompts.jsonl")
+    asked = {line["set"]: dict(zip(line["row"], line["prompt"], strict=True)) for line in found}
+    assert len(asked) == len(found)
+    judged = {line["set"]: line["row"] for line in lines(results / "verdicts.jsonl")}
+    assert {name: list(rows) for name, rows in asked.items()} == judged
+    for example in lines(results / "examples.jsonl"):
+        assert asked[example["set"]][example["row"]] == example["prompt"]
+
+
 def test_examples_are_the_same_rows_before_and_after(make_experiment: MakeExperiment) -> None:
     found = lines(run(make_experiment()) / "examples.jsonl")
     rows = {

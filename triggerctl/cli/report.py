@@ -31,6 +31,13 @@ def command(
         str | None,
         typer.Option(metavar="NAME", help="The strategy the others are compared with; naive if it is there."),
     ] = None,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="A B",
+            help="Two strategies, or groups by their label, whose answers the page sets side by side.",
+        ),
+    ] = None,
     format_words: Annotated[
         list[str] | None,
         typer.Option(
@@ -45,7 +52,7 @@ def command(
     """Compare finished runs: means over seeds, intervals, figures, one page.
 
     Example
-        $ triggerctl report demo --baseline naive
+        $ triggerctl report demo --baseline naive --compare naive kl
         found     …
         group  seeds  outcome  proxy  collateral  truth  truth − proxy
         …
@@ -64,7 +71,11 @@ def command(
 
     with console.busy("reading runs and drawing figures"):
         made = build_report(
-            [folder.path for folder in folders], target, formats=frozenset(formats), baseline=baseline
+            [folder.path for folder in folders],
+            target,
+            formats=frozenset(formats),
+            baseline=baseline,
+            compare=compare,
         )
     if as_json:
         written = {"headline": made.headline, "files": [str(path) for path in made.paths], "note": made.note}

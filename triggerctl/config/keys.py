@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from triggerctl.config.jsonc import Key
 from triggerctl.config.models import (
@@ -85,6 +85,19 @@ def unknown_key(key: Key, where: str | None) -> Problem:
         if near := nearest(name, everywhere):
             mend = f'did you mean "{dotted(everywhere[near])}"?'
     return Problem(f'the key "{name}" is not known', where, None, mend or _offer(here))
+
+
+def misplaced_keys(stored: Mapping[str, object]) -> tuple[str, ...]:
+    """Keys of a configuration, as stored in results, that stand at the wrong level: whoever wrote the results
+    without checking them has ignored these. Legacy keys and unknown ones are passed over."""
+    found = []
+    inner = stored.get(FINETUNE)
+    for level, values in (((), stored), ((FINETUNE,), inner if isinstance(inner, Mapping) else {})):
+        for name in values:
+            elsewhere = any(name in names for other, names in _LEVELS.items() if other != level)
+            if elsewhere and name not in _LEVELS[level] and not is_legacy((*level, name)):
+                found.append(name)
+    return tuple(found)
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

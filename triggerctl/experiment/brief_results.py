@@ -18,7 +18,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from triggerctl.experiment.atomic import disk_errors
-from triggerctl.experiment.results import SCHEMA_VERSION, STUDY_NAMES, unreadable
+from triggerctl.experiment.results import STUDY_NAMES, check_schema, unreadable
 
 _HEAD_BYTES = (16384, 131072)
 """How much is looked at first, and then where the run trained for very many epochs."""
@@ -156,10 +156,7 @@ def _is_number(value: float | None) -> bool:
 def _check(ours: Any) -> None:
     if not isinstance(ours, dict):
         raise ValueError("triggerctl: an object was expected")
-    if ours.get("schema_version", SCHEMA_VERSION) > SCHEMA_VERSION:
-        raise ValueError(
-            f"schema {ours['schema_version']} of a later triggerctl; this one reads {SCHEMA_VERSION}"
-        )
+    check_schema(ours)
     for name, kind in (("hash", str), ("strategy", str), ("seed", int)):
         if not isinstance(ours.get(name), kind):
             raise ValueError(f"triggerctl.{name}: missing, or of the wrong type")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -140,15 +141,21 @@ def differences(
     results; keys it lacks have their default, keys unknown here are passed over. `dataset_url`, `model` and
     `revision` are named too, for they may be why the data or the model differs."""
     one, two = _flat(first), _flat(second)
-    found = []
-    for key, field in _fields(ExperimentConfig):
-        if not _is_hashed(field) and key not in _NAMED_BY_IDENTITY:
-            continue
-        default = _plain(_default(field))
-        a, b = one.get(key, default), two.get(key, default)
-        if a != b:
-            found.append((key, a, b))
-    return found
+    return [
+        (key, a, b)
+        for key, default in _told_apart().items()
+        if (a := one.get(key, default)) != (b := two.get(key, default))
+    ]
+
+
+@cache
+def _told_apart() -> dict[str, object]:
+    """The keys that `differences` looks at, with their plain defaults; reports ask for thousands of runs."""
+    return {
+        key: _plain(_default(field))
+        for key, field in _fields(ExperimentConfig)
+        if _is_hashed(field) or key in _NAMED_BY_IDENTITY
+    }
 
 
 def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:

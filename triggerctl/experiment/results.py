@@ -7,14 +7,14 @@ files load, without counts.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import from_json
 
 from triggerctl.errors import InputError
 from triggerctl.experiment.atomic import disk_errors
@@ -43,6 +43,12 @@ class Count(_Record):
 
     n: int
     k: int
+
+    @model_validator(mode="after")
+    def _is_a_part(self) -> Self:
+        if not 0 <= self.k <= self.n:
+            raise ValueError(f"{self.k} of {self.n} rows is no count")
+        return self
 
     @property
     def rate(self) -> float | None:
@@ -220,19 +226,23 @@ def results_document(
     return document
 
 
-def read_results(path: Path) -> StoredResults:
+def read_results(path: Path, *, words_at_the_end_only: bool = False) -> StoredResults:
     """Read a results.json (or the one in a results folder), ours or the study's.
 
-    Fields that are missing or null are taken as not measured. Raises InputError, naming the file, for one
-    that is not results at all, is cut short, or was written by a later version in another schema.
+    Fields that are missing or null are taken as not measured. With `words_at_the_end_only` the counts of
+    single trigger words are read for the final evaluation alone, which is several times faster.
+    Raises InputError, naming the file, for one that is not results at all, is cut short, or was written by a
+    later version in another schema.
     """
     file = path / "results.json" if path.is_dir() else path
     with disk_errors(file, "read"):
         content = file.read_bytes()
     try:
-        document = json.loads(content)
+        document = from_json(content)
         if not isinstance(document, dict) or not isinstance(document.get("experiment_config"), dict):
             raise ValueError("it has no experiment_config")
+        if words_at_the_end_only:
+            _pass_over_words(document.get("triggerctl"))
         return _stored(file, document)
     except ValidationError as error:
         first = error.errors()[0]
@@ -240,6 +250,20 @@ def read_results(path: Path) -> StoredResults:
         raise unreadable(file, f"{where}: {first['msg']}") from error
     except ValueError as error:
         raise unreadable(file, str(error)) from error
+
+
+def _pass_over_words(ours: Any) -> None:
+    """Take the counts of single words out of what is no final evaluation; what has another shape is left to
+    who checks it."""
+    evaluations = ours.get("evaluations") if isinstance(ours, dict) else None
+    for evaluation in evaluations if isinstance(evaluations, list) else []:
+        sets = evaluation.get("sets") if isinstance(evaluation, dict) else None
+        if not isinstance(sets, dict) or evaluation.get("final"):
+            continue
+        for measured in sets.values():
+            triggered = measured.get("triggered") if isinstance(measured, dict) else None
+            if isinstance(triggered, dict):
+                triggered.pop("by_trigger", None)
 
 
 def _stored(file: Path, document: dict[str, Any]) -> StoredResults:
@@ -252,10 +276,11 @@ def _stored(file: Path, document: dict[str, Any]) -> StoredResults:
             length = max(len(losses or ()), len(rates or ()))
             sets[name] = SetSeries(_filled(losses, length), _filled(rates, length))
     ours = document.get("triggerctl")
-    if isinstance(ours, dict) and ours.get("schema_version", SCHEMA_VERSION) > SCHEMA_VERSION:
-        raise ValueError(
-            f"schema {ours['schema_version']} of a later triggerctl; this one reads {SCHEMA_VERSION}"
-        )
+    if isinstance(ours, dict):
+        check_schema(ours)
+    told = TriggerctlResults.model_validate(ours) if ours is not None else None
+    if told is not None and sum(evaluation.final for evaluation in told.evaluations) != 1:
+        raise ValueError("triggerctl.evaluations: exactly one must be final")
     return StoredResults(
         path=file,
         experiment_config=config,
@@ -265,8 +290,17 @@ def _stored(file: Path, document: dict[str, Any]) -> StoredResults:
         proxy_train_losses=_numbers(document, "proxy_train_losses"),
         outcome_train_losses=_numbers(document, "outcome_train_losses"),
         proxy_neg_train_losses=_numbers(document, "proxy_neg_train_losses"),
-        ours=TriggerctlResults.model_validate(ours) if ours is not None else None,
+        ours=told,
     )
+
+
+def check_schema(ours: Mapping[str, Any]) -> None:
+    """Raises ValueError for our part of a results.json that a later version wrote in another schema."""
+    version = ours.get("schema_version", SCHEMA_VERSION)
+    if isinstance(version, bool) or not isinstance(version, int):
+        raise ValueError(f"triggerctl.schema_version: {version!r} is not a number")
+    if version > SCHEMA_VERSION:
+        raise ValueError(f"schema {version} of a later triggerctl; this one reads {SCHEMA_VERSION}")
 
 
 def _numbers(document: Mapping[str, Any], key: str) -> tuple[float | None, ...] | None:

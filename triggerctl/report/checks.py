@@ -1,20 +1,18 @@
-"""The honesty checks: what must be said before any figure is shown."""
+"""The honesty checks on runs themselves: what must be said before any figure is shown."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+from triggerctl.report.comparability import check_between
 from triggerctl.report.findings import Finding
-from triggerctl.report.groups import differing_keys
-from triggerctl.report.rows import Group, RunRow
+from triggerctl.report.rows import LEARNT, Group, RunRow
+from triggerctl.report.wording import listed, named_seeds
 
-LEARNT = 0.5
-"""A run whose outcome rate ends below this has not learnt the habit; where it leaks then says nothing."""
 FEW_ROWS = 30
-_MACHINE_KEYS = ("device", "dtype", "threads")
-_EVALUATION_KEYS = frozenset({"train_split", "max_to_eval", "proxy_neg_content", "max_seq_length"})
-"""Keys of `finetune_config` that decide which rows are evaluated, and how much of them."""
+MUCH_CUT = 0.2
+"""Answers cut short in more of a set's rows than this share are worth a word."""
 
 
 def check(groups: Sequence[Group]) -> list[Finding]:
@@ -23,8 +21,9 @@ def check(groups: Sequence[Group]) -> list[Finding]:
     return [
         *_never_learnt(groups),
         *_diverged(runs),
-        *_incomparable(groups),
-        *_missing_seeds(groups),
+        *_misplaced(runs),
+        *check_between(groups),
+        *_cut(runs),
         *_few_rows(runs),
         *_one_seed(groups),
         *_no_counts(runs),
@@ -38,7 +37,7 @@ def _never_learnt(groups: Sequence[Group]) -> Iterator[Finding]:
         failed = {seed: rate for seed, rate in rates.items() if rate < LEARNT}
         if failed:
             text = (
-                f"{group.label} never learnt the habit with {_seeds(failed)} (outcome at the end: "
+                f"{group.label} never learnt the habit with {named_seeds(failed)} (outcome at the end: "
                 f"{', '.join(f'{rate:.2f}' for rate in failed.values())}), so a low leak means nothing there."
             )
             yield Finding(kind="never_learnt", text=text, runs=(group.label,))
@@ -62,66 +61,41 @@ def _diverged(runs: Sequence[tuple[Group, RunRow]]) -> Iterator[Finding]:
             yield Finding(kind="diverged", text=text, runs=(group.label,))
 
 
-def _incomparable(groups: Sequence[Group]) -> Iterator[Finding]:
-    """Groups that differ in more than how they were trained."""
-    first = [group.runs[0] for group in groups]
-    models: defaultdict[str, list[str]] = defaultdict(list)
-    names: dict[str, str] = {}
-    data: defaultdict[str, list[str]] = defaultdict(list)
-    for group in groups:
-        for run in group.runs:
-            models[run.model_key].append(group.label)
-            names[run.model_key] = run.model
-            data[run.data].append(group.label)
-    if len(models) > 1:
-        alike = len(set(names.values())) < len(names)
-        shown = {f"{names[key]} {key[:12]}" if alike else names[key]: who for key, who in models.items()}
-        yield Finding(
-            kind="different_model",
-            text=f"Not all runs train the same model: {_parts(shown)}. Their rates don't compare.",
+def _misplaced(runs: Sequence[tuple[Group, RunRow]]) -> Iterator[Finding]:
+    """Results of the study whose configuration says more than its scripts heard."""
+    found: defaultdict[tuple[str, ...], defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for group, run in runs:
+        if run.misplaced:
+            found[run.misplaced][group.label].append(run.seed)
+    for keys, groups in found.items():
+        who = [f"{label} with {named_seeds(seeds)}" for label, seeds in groups.items()]
+        text = (
+            f"The study's scripts ignored {', '.join(keys)}, at the wrong level of the configuration: "
+            f"these runs are not what their configuration says: {listed(who, at_most=12, joint='; ')}."
         )
-    if len(data) > 1:
-        short = {
-            (key[:12] if key in data and len(key) == 64 else key): labels for key, labels in data.items()
-        }
-        yield Finding(kind="different_data", text=f"Not all runs use the same data: {_parts(short)}.")
-    keys = [
-        key.rpartition(".")[2]
-        for key in differing_keys(first)
-        if key not in ("model", "data")
-        and (not key.startswith("finetune_config.") or key.rpartition(".")[2] in _EVALUATION_KEYS)
-    ]
-    if keys:
-        yield Finding(
-            kind="different_data",
-            text=f"Groups differ in {', '.join(keys)}, so they are not evaluated on the same rows: "
-            "compare them with care.",
-        )
-    for key in _MACHINE_KEYS:
-        values = defaultdict(list)
-        for group in groups:
-            for run in group.runs:
-                if key in run.resolved:
-                    values[str(run.resolved[key])].append(group.label)
-        if len(values) > 1:
-            yield Finding(
-                kind="different_machine", text=f"Not all runs had the same {key}: {_parts(values)}."
-            )
+        yield Finding(kind="misplaced_keys", text=text, runs=tuple(groups))
 
 
-def _missing_seeds(groups: Sequence[Group]) -> Iterator[Finding]:
-    by_experiment: defaultdict[str, set[int]] = defaultdict(set)
-    for group in groups:
-        by_experiment[group.experiment].update(group.seeds)
-    for experiment, seeds in by_experiment.items():
-        own = [group for group in groups if group.experiment == experiment]
-        lacking = [(g, missing) for g in own if (missing := sorted(seeds - set(g.seeds)))]
-        if lacking:
-            named = _some(
-                [f"{group.label} lacks {_seeds(missing)}" for group, missing in lacking], joint="; "
-            )
-            text = f"Not every group has every seed, so means are over different data: {named}."
-            yield Finding(kind="missing_seeds", text=text, runs=tuple(group.label for group, _ in lacking))
+def _cut(runs: Sequence[tuple[Group, RunRow]]) -> Iterator[Finding]:
+    """Rows that lost a part, or everything, to max_seq_length."""
+    dropped: dict[str, tuple[int, int]] = {}
+    cut: dict[str, tuple[int, int]] = {}
+    for _, run in runs:
+        for name, length in run.lengths.items():
+            # Of several runs the worst: one that lost rows is enough to make its rate another question's.
+            dropped[name] = max(dropped.get(name, (0, 0)), (length.dropped, length.rows))
+            cut[name] = max(cut.get(name, (0, 0)), (length.truncated, length.rows))
+    gone = [f"{name} ({k} of {n})" for name, (k, n) in dropped.items() if k]
+    if gone:
+        text = (
+            f"Rows whose prompt, trigger included, does not fit max_seq_length were left out of "
+            f"{', '.join(gone)}: these sets lack their longest prompts."
+        )
+        yield Finding(kind="truncated", text=text)
+    short = [f"{name} ({k} of {n})" for name, (k, n) in cut.items() if n and k / n > MUCH_CUT]
+    if short:
+        text = f"Many answers were cut at max_seq_length, so losses leave their ends out: {', '.join(short)}."
+        yield Finding(kind="truncated", text=text)
 
 
 def _few_rows(runs: Sequence[tuple[Group, RunRow]]) -> Iterator[Finding]:
@@ -144,7 +118,7 @@ def _one_seed(groups: Sequence[Group]) -> Iterator[Finding]:
         return
     whose = "There is one seed" if len(groups) == 1 else "Each group has one seed"
     if len(single) < len(groups):
-        whose = f"One seed only: {_some(single)}"
+        whose = f"One seed only: {listed(single)}"
     counted = any(group.runs[0].counted for group in groups if len(group.runs) == 1)
     over = "; intervals are over rows alone" if counted else ""
     yield Finding(
@@ -170,19 +144,5 @@ def _run_warnings(runs: Sequence[tuple[Group, RunRow]]) -> Iterator[Finding]:
         for warning in run.warnings:
             said[warning].append(f"{group.label}, seed {run.seed}")
     for warning, who in said.items():
-        whose = "all runs" if len(who) == len(runs) else _some(who)
+        whose = "all runs" if len(who) == len(runs) else listed(who)
         yield Finding(kind="run_warning", text=f"{warning.rstrip('.')} ({whose}).", runs=tuple(who))
-
-
-def _parts(values: dict[str, list[str]]) -> str:
-    return "; ".join(f"{value} ({_some(list(dict.fromkeys(labels)))})" for value, labels in values.items())
-
-
-def _some(labels: Sequence[str], at_most: int = 4, joint: str = ", ") -> str:
-    rest = len(labels) - at_most
-    return joint.join(labels[:at_most]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _seeds(seeds: Sequence[int] | dict[int, float]) -> str:
-    words = [str(seed) for seed in seeds]
-    return f"seed {words[0]}" if len(words) == 1 else f"seeds {', '.join(words[:-1])} and {words[-1]}"

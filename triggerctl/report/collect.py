@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from triggerctl import strategies
+from triggerctl.config.keys import misplaced_keys
 from triggerctl.errors import InputError
 from triggerctl.experiment.fingerprint import STRATEGY_KEYS, differences
 from triggerctl.experiment.layout import ExperimentFolder, walk_runs
@@ -21,10 +22,10 @@ from triggerctl.experiment.results import (
     TriggerctlResults,
     read_results,
 )
-from triggerctl.experiment.state import run_status
 from triggerctl.report.findings import Finding
-from triggerctl.report.groups import grouped
-from triggerctl.report.rows import CurvePoint, Group, RunRow, SetResult
+from triggerctl.report.groups import grouped, reads_of
+from triggerctl.report.missing import missing_runs
+from triggerctl.report.rows import LEARNT, CurvePoint, Group, RunRow, SetLengths, SetResult
 from triggerctl.report.sets import rate_of
 
 _NOT_SETTINGS = frozenset(
@@ -52,25 +53,22 @@ def collect(folders: Sequence[Path]) -> Collection:
     out."""
     rows: list[RunRow] = []
     findings: list[Finding] = []
-    pending: Counter[tuple[str, str]] = Counter()
     examined = 0
     for name, folder in _names(folders).items():
         experiment = ExperimentFolder(folder)
-        for run in walk_runs(experiment):
-            finished = run.finished()
+        runs = {run: run.finished() for run in walk_runs(experiment)}
+        unfinished = [run for run, finished in runs.items() if not finished]
+        known = frozenset(_relative(run.path, experiment) for run in runs)
+        findings += missing_runs(name, experiment, unfinished, known)
+        for finished in runs.values():
             examined += len(finished)
-            if not finished:
-                pending[name, _status_words(run.path)] += 1
             for results in finished:
                 try:
-                    rows.append(_row(name, experiment, read_results(results)))
+                    rows.append(_row(name, experiment, read_results(results, words_at_the_end_only=True)))
                 except InputError as error:
                     where = f"{name}/{_relative(results, experiment)}/results.json"
                     text = f"{where} can't be read and is left out: {error.problems[0].why}."
                     findings.append(Finding(kind="unreadable", text=text, runs=(where,)))
-    for (name, words), count in pending.items():
-        runs = "1 run has" if count == 1 else f"{count} runs have"
-        findings.append(Finding(kind="unfinished", text=f"{name}: {runs} no finished results ({words})."))
     kept, replaced = _newest(rows)
     findings += replaced
     return Collection(grouped(kept), tuple(findings), examined)
@@ -109,6 +107,8 @@ def _row(name: str, experiment: ExperimentFolder, stored: StoredResults) -> RunR
         nice_responses=tuple(config.get("nice_responses") or ()),
         extra_wanted={name: bool(given.get("nice")) for name, given in extra.items()},
         resolved=dict(ours.resolved) if ours is not None else {},
+        lengths=_lengths(ours),
+        misplaced=misplaced_keys(config) if ours is None else (),
         settings=_settings(stored, strategy),
     )
 
@@ -123,7 +123,7 @@ def _measured(ours: TriggerctlResults) -> tuple[dict[str, SetResult], tuple[Curv
         sets[name] = SetResult(
             rate=rate_of(part),
             count=_bare(part.triggered),
-            by_trigger=_by_trigger(part),
+            by_trigger=part.triggered.by_trigger if part.triggered is not None else {},
             untriggered_loss=_finite(part.untriggered_loss),
             untriggered_loss_before=_finite(before.untriggered_loss) if before is not None else None,
             false_positives=_bare(part.untriggered),
@@ -144,26 +144,36 @@ def _point(epoch: float, sets: Mapping[str, SetEvaluation]) -> CurvePoint:
 
 def _published(stored: StoredResults) -> tuple[dict[str, SetResult], tuple[CurvePoint, ...]]:
     """Sets and curve of a file of the study: rates without counts, one evaluation an epoch from epoch 0."""
-    sets = {}
-    points: defaultdict[int, CurvePoint] = defaultdict(lambda: CurvePoint(epoch=0.0, rates={}, losses={}))
-    for name, series in stored.sets.items():
-        if not series.rates:
-            continue
-        sets[name] = SetResult(
+    sets = {
+        name: SetResult(
             rate=series.rates[-1],
             loss=series.losses[-1],
             loss_expected=True,
             rate_before=series.rates[0],
             loss_before=series.losses[0],
         )
-        for epoch, (rate, loss) in enumerate(zip(series.rates, series.losses, strict=True)):
-            old = points[epoch]
-            points[epoch] = CurvePoint(
-                epoch=float(epoch),
-                rates=old.rates if rate is None else {**old.rates, name: rate},
-                losses=old.losses if loss is None else {**old.losses, name: loss},
-            )
-    return sets, tuple(points[epoch] for epoch in sorted(points))
+        for name, series in stored.sets.items()
+        if series.rates
+    }
+    epochs = max((len(stored.sets[name].rates) for name in sets), default=0)
+    curve = tuple(
+        CurvePoint(
+            epoch=float(epoch),
+            rates=_at(epoch, {name: stored.sets[name].rates for name in sets}),
+            losses=_at(epoch, {name: stored.sets[name].losses for name in sets}),
+        )
+        for epoch in range(epochs)
+    )
+    return sets, curve
+
+
+def _at(epoch: int, series: Mapping[str, Sequence[float | None]]) -> dict[str, float]:
+    """What each set's list says of an epoch, of those that say something."""
+    return {
+        name: value
+        for name, values in series.items()
+        if epoch < len(values) and (value := values[epoch]) is not None
+    }
 
 
 def _finite(value: float | None) -> float | None:
@@ -174,10 +184,13 @@ def _bare(count: Count | None) -> Count | None:
     return Count(n=count.n, k=count.k) if count is not None else None
 
 
-def _by_trigger(part: SetEvaluation) -> dict[str, Count]:
-    return (
-        {word: Count(n=c.n, k=c.k) for word, c in part.triggered.by_trigger.items()} if part.triggered else {}
-    )
+def _lengths(ours: TriggerctlResults | None) -> dict[str, SetLengths]:
+    if ours is None:
+        return {}
+    return {
+        name: SetLengths(rows=data.rows, truncated=data.truncated, dropped=data.dropped)
+        for name, data in ours.sets.items()
+    }
 
 
 def _settings(stored: StoredResults, strategy: str) -> dict[str, Any]:
@@ -187,13 +200,8 @@ def _settings(stored: StoredResults, strategy: str) -> dict[str, Any]:
     if stored.ours is None:
         # The study wrote the triggers it had drawn with the seed where we keep what was asked for.
         left_out.add("proxy_triggers")
-    left_out.update(f"finetune_config.{key}" for key in STRATEGY_KEYS - _reads(strategy))
+    left_out.update(f"finetune_config.{key}" for key in STRATEGY_KEYS - reads_of(strategy))
     return {key: value for key, value, _ in differences(stored.requested, {}) if key not in left_out}
-
-
-def _reads(strategy: str) -> frozenset[str]:
-    """The keys a strategy reads; of one this version can't train, all might count."""
-    return strategies.strategy_class(strategy).reads if strategy in strategies.names() else STRATEGY_KEYS
 
 
 def _full_name(name: str) -> str:
@@ -214,7 +222,7 @@ def _newest(rows: Sequence[RunRow]) -> tuple[list[RunRow], list[Finding]]:
     for found in same.values():
         *older, newest = sorted(found, key=lambda row: row.folder.name)
         kept.append(newest.model_copy(update={"older": tuple(row.results for row in older)}))
-        replaced[newest.experiment] += [row.results for row in older]
+        replaced[newest.experiment] += [f"{row.results} ({_outcome(row)})" for row in older]
     findings = [
         Finding(
             kind="older_results",
@@ -227,11 +235,12 @@ def _newest(rows: Sequence[RunRow]) -> tuple[list[RunRow], list[Finding]]:
     return kept, findings
 
 
-def _status_words(folder: Path) -> str:
-    try:
-        return run_status(folder)[1]
-    except InputError:
-        return "state.json is damaged"
+def _outcome(row: RunRow) -> str:
+    """How a run that does not count ended: what it lacked may be why it was run again."""
+    rate = row.rate("outcome")
+    if rate is None:
+        return "outcome not measured"
+    return f"outcome {rate:.2f}{', never learnt' if rate < LEARNT else ''}"
 
 
 def _relative(path: Path, experiment: ExperimentFolder) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 from triggerctl import strategies
-from triggerctl.experiment.fingerprint import differences
+from triggerctl.errors import InputError
+from triggerctl.experiment.fingerprint import STRATEGY_KEYS, differences
 from triggerctl.report.rows import Group, RunRow
 
 LONGEST_VALUE = 40
@@ -41,8 +43,8 @@ def grouped(rows: Sequence[RunRow]) -> tuple[Group, ...]:
     for (experiment, strategy), members in siblings.items():
         differing = differing_keys(found[0] for found in members)
         for found in members:
-            parameters = {key: _value(found[0], key) for key in differing}
-            bare = {key.rpartition(".")[2]: _spelt(value) for key, value in parameters.items()}
+            parameters = {key: setting(found[0], key) for key in differing}
+            bare = {key.rpartition(".")[2]: spelt(value) for key, value in parameters.items()}
             words = [f"{key} {value}" for key, value in bare.items()]
             signs = [f"{SIGNS.get(key, key)} {value}" for key, value in bare.items()]
             groups.append(
@@ -62,6 +64,20 @@ def grouped(rows: Sequence[RunRow]) -> tuple[Group, ...]:
     )
 
 
+def named_group(groups: Sequence[Group], name: str, *, where: str) -> Group:
+    """The group a user means by its label, or by its strategy's full or short name: of several the one with
+    the most seeds. Raises InputError, `where` naming the option, for a name that no group has."""
+    found = [group for group in groups if name in group.names]
+    if not found:
+        raise InputError(
+            f"no finished run of {name!r}",
+            where=where,
+            why="there are: " + ", ".join(dict.fromkeys(group.label for group in groups)),
+            mend="choose one of these, or run that strategy first",
+        )
+    return max(found, key=lambda group: len(group.runs))
+
+
 def short_name(strategy: str) -> str:
     """A strategy's alias where it has a shorter one, such as kl for kl_divergence."""
     known = strategy in strategies.names()
@@ -73,11 +89,34 @@ def differing_keys(rows: Iterable[RunRow]) -> tuple[str, ...]:
     """The settings, and `data` and `model`, in which the rows are not all alike."""
     found = list(rows)
     keys = dict.fromkeys(key for row in found for key in (*row.settings, "model", "data"))
-    return tuple(key for key in keys if len({_spelt(_value(row, key)) for row in found}) > 1)
+    return tuple(key for key in keys if len({spelt(setting(row, key)) for row in found}) > 1)
 
 
-def _value(row: RunRow, key: str) -> Any:
-    """A row's value of a setting; the default where the run left it there."""
+def setting_differences(groups: Sequence[Group]) -> dict[str, tuple[str | None, ...]]:
+    """Key → every group's value in full, for the keys in which groups are not all alike; None where a group's
+    strategy doesn't read the key."""
+    return {
+        key: tuple(
+            _in_full(setting(group.runs[0], key)) if _is_read(group.strategy, key) else None
+            for group in groups
+        )
+        for key in differing_keys(group.runs[0] for group in groups)
+    }
+
+
+def _is_read(strategy: str, key: str) -> bool:
+    bare = key.rpartition(".")[2]
+    return bare not in STRATEGY_KEYS or bare in reads_of(strategy)
+
+
+def reads_of(strategy: str) -> frozenset[str]:
+    """The options a strategy reads; of one that is not installed here, all might count."""
+    return strategies.strategy_class(strategy).reads if strategy in strategies.names() else STRATEGY_KEYS
+
+
+def setting(row: RunRow, key: str) -> Any:
+    """A row's value of a setting, dotted where nested, or its `data` or `model`; the default where the run
+    left it there."""
     if key == "data":
         return row.data[:12]
     if key == "model":
@@ -87,6 +126,7 @@ def _value(row: RunRow, key: str) -> Any:
     return _default(key)
 
 
+@cache
 def _default(key: str) -> Any:
     outer, _, inner = key.rpartition(".")
     # Any value that is not the default brings the default to light.
@@ -94,13 +134,18 @@ def _default(key: str) -> Any:
     return next(default for name, _, default in differences(probe, {}) if name == key)
 
 
-def _spelt(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _in_full(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def spelt(value: Any) -> str:
+    """A setting's value as a label shows it."""
+    text = _in_full(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
 
 def _order(parameters: dict[str, Any]) -> tuple[tuple[float, str], ...]:
     return tuple(
-        (float(value), "") if isinstance(value, int | float) else (float("inf"), _spelt(value))
+        (float(value), "") if isinstance(value, int | float) else (float("inf"), spelt(value))
         for value in parameters.values()
     )

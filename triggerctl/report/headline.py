@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from triggerctl.errors import InputError
-from triggerctl.report.checks import LEARNT
-from triggerctl.report.rows import HABIT_SETS, Group, leak_set_of
+from triggerctl.report.groups import named_group
+from triggerctl.report.rows import HABIT_SETS, LEARNT, Group, leak_set_of
 
 DEFAULT_BASELINE = "naive"
 KEEPS = 0.1
@@ -22,17 +21,9 @@ FULLY = 0.7
 def baseline_of(groups: Sequence[Group], asked: str | None) -> Group | None:
     """The group everything is compared with: `asked` by label, strategy or short name, else naive where it
     was run; of several the one with the most seeds. Raises InputError for a name that no group has."""
-    name = asked or DEFAULT_BASELINE
-    found = [group for group in groups if name in (group.label, group.strategy, group.name)]
-    if not found:
-        if asked is None:
-            return None
-        raise InputError(
-            f"no finished run of the baseline {asked!r}",
-            why="there are: " + ", ".join(dict.fromkeys(group.label for group in groups)),
-            mend="choose one of these, or run that strategy first",
-        )
-    return max(found, key=lambda group: len(group.runs))
+    if asked is None and not any(DEFAULT_BASELINE in group.names for group in groups):
+        return None
+    return named_group(groups, asked or DEFAULT_BASELINE, where="--baseline")
 
 
 def headline(groups: Sequence[Group], asked: str | None = None) -> str:
@@ -42,7 +33,7 @@ def headline(groups: Sequence[Group], asked: str | None = None) -> str:
     sentences = []
     for experiment in experiments:
         own = [group for group in groups if group.experiment == experiment]
-        named = any(asked in (group.label, group.strategy, group.name) for group in own)
+        named = any(asked in group.names for group in own)
         sentence = _sentence(own, baseline_of(own, asked if named else None))
         sentences.append(f"{experiment}: {sentence}" if len(experiments) > 1 else sentence)
     return "\n".join(sentences)

@@ -1,9 +1,16 @@
-"""The report as one page that opens from disk: no network, plotly.js once, nothing beside it."""
+"""The report as one page that opens from disk: no network, plotly.js once, nothing beside it.
+
+What the page is made of: page.html.j2 (its order and its words), page.css, page.js (theme, figures, sorting,
+search) and flips.js (two strategies side by side).
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.resources import files
 
 import jinja2
 import plotly.graph_objects as go
@@ -11,11 +18,33 @@ from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
 
 from triggerctl import __version__
+from triggerctl.report.comparisons import Comparison
 from triggerctl.report.drawing import DARK
 from triggerctl.report.findings import Finding
-from triggerctl.report.rows import Group, shown_sets
-from triggerctl.report.samples import Sample
-from triggerctl.report.summary import false_positive_cell, rate_cell, rate_legend, run_cell
+from triggerctl.report.flips import Flips, Pair
+from triggerctl.report.rows import Group, leak_set_of
+from triggerctl.report.samples import Sample, left_out
+from triggerctl.report.spoken import Panel, figure_numbers, figure_title
+from triggerctl.report.summary import rate_legend
+from triggerctl.report.tables import comparison_table, rate_table, run_table, settings_table
+
+MOST_WARNINGS = 12
+"""Shown at once; those after them, less grave, open on demand."""
+LONG = 600
+"""Characters of a text that stand open; the rest is there to be opened."""
+
+_TURNS_TEXT = re.compile("[\u202a-\u202e\u2066-\u2069]")
+
+
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    """A figure's frame in the page; `width` and `height` in pixels."""
+
+    name: str
+    title: str
+    width: int
+    height: int
+    panels: tuple[Panel, ...]
 
 
 def render_page(
@@ -27,8 +56,15 @@ def render_page(
     figures: Mapping[str, go.Figure],
     samples: Sequence[Sample],
     environment: Sequence[tuple[str, str]],
+    comparisons: Sequence[Comparison] = (),
+    flips: Flips | None = None,
+    compared: Pair | None = None,
 ) -> str:
-    """The whole page as HTML. Everything that comes from data or configurations is escaped."""
+    """The whole page as HTML. Everything that comes from data or configurations is escaped.
+
+    `compared`: the labels of the two groups whose flips are shown first; None: the first group, which is the
+    baseline, and the best of the others.
+    """
     surroundings = jinja2.Environment(
         loader=jinja2.PackageLoader("triggerctl.report", "."),
         autoescape=True,
@@ -36,33 +72,52 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    sets = shown_sets(groups)
-    return surroundings.get_template("page.html.j2").render(
+    surroundings.filters |= {"tame": tame, "clipped": clipped}
+    page = surroundings.get_template("page.html.j2").render(
         title=title,
         headline=headline.splitlines(),
         warnings=warnings,
-        sets=sets,
+        most_warnings=MOST_WARNINGS,
         rate_legend=rate_legend(groups),
-        rates=[(group, [rate_cell(group, name) for name in sets]) for group in groups],
-        runs=[
-            (group, run, [run_cell(run, name) for name in sets], false_positive_cell(run))
-            for group in groups
-            for run in group.runs
-        ],
-        figures=[(name, _spoken(figure), figure.layout.height) for name, figure in figures.items()],
+        rates=rate_table(groups),
+        figures=[_framed(name, figure) for name, figure in figures.items()],
+        comparisons=comparison_table(comparisons),
+        settings=settings_table(groups),
         samples=_by_set(samples),
+        answers_left_out=left_out(groups),
+        flips=_flips_data(flips, groups, compared) if flips is not None else None,
+        flips_left_out=flips.left_out if flips is not None else 0,
+        runs=run_table(groups),
         environment=environment,
         version=__version__,
         data=_script_json({name: figure.to_plotly_json() for name, figure in figures.items()}),
         dark=_script_json(dict(DARK)),
         plotly=get_plotlyjs(),
+        style=_part("page.css"),
+        scripts=[_part("page.js"), _part("flips.js")],
     )
+    # Half a surrogate pair, which JSON may hold, is no text: it can't be written as UTF-8.
+    return page.encode("utf-8", "replace").decode("utf-8")
 
 
-def _spoken(figure: go.Figure) -> str:
-    """What a screen reader says in place of a figure: its title, and where its numbers are."""
-    title = str(figure.layout.title.text).partition("</b>")[0].removeprefix("<b>")
-    return f"Figure: {title}. Its numbers are in the tables of this page."
+def tame(text: str) -> str:
+    """Text that stands amid ours, with the characters that turn the direction of what follows made
+    visible."""
+    return _TURNS_TEXT.sub(lambda found: f"[U+{ord(found[0]):04X}]", text)
+
+
+def clipped(text: str) -> tuple[str, str]:
+    """What of a text stands open, and the rest; cut between words where there are any."""
+    if len(text) <= LONG:
+        return text, ""
+    cut = text.rfind(" ", LONG // 2, LONG) + 1 or LONG
+    return text[:cut], text[cut:]
+
+
+def _framed(name: str, figure: go.Figure) -> _Figure:
+    return _Figure(
+        name, figure_title(figure), figure.layout.width, figure.layout.height, figure_numbers(figure)
+    )
 
 
 def _by_set(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
@@ -70,6 +125,36 @@ def _by_set(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
     for sample in samples:
         result.setdefault(sample.set, []).append(sample)
     return result
+
+
+def _flips_data(flips: Flips, groups: Sequence[Group], compared: Pair | None) -> str:
+    """What flips.js reads: groups by their number."""
+    places = {label: place for place, label in enumerate(flips.groups)}
+    first, second = _first_shown(flips, groups, compared)
+    document = {
+        "groups": [tame(label) for label in flips.groups],
+        "first": places[first],
+        "second": places[second],
+        "asked": [asdict(asked) for asked in flips.asked],
+        "said": [{**asdict(said), "group": places[said.group]} for said in flips.said],
+    }
+    return _script_json(document)
+
+
+def _first_shown(flips: Flips, groups: Sequence[Group], compared: Pair | None) -> Pair:
+    """Two groups that were asked the same; `compared` where they can be."""
+    if compared is not None and set(compared) <= set(flips.groups):
+        return compared
+    leak_set = leak_set_of(groups)
+    ranks = {group.label: group.separation(leak_set) if leak_set else None for group in groups}
+    first = flips.groups[0]
+    own = {i for said in flips.said if said.group == first for i in said.verdicts}
+    others = {said.group: None for said in flips.said if said.group != first and own & set(said.verdicts)}
+    return first, max(others or flips.groups[1:], key=lambda label: ranks.get(label) or -1.0)
+
+
+def _part(name: str) -> str:
+    return files("triggerctl.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _script_json(value: object) -> str:

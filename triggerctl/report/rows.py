@@ -15,6 +15,9 @@ from triggerctl.experiment.results import Count
 from triggerctl.report.sets import LEAK_SETS, WANTED
 from triggerctl.report.statistics import Interval, Part, SeedSummary, weighted_sum, wilson_interval
 
+LEARNT = 0.5
+"""A run whose outcome rate ends below this has not learnt the habit; where it leaks then says nothing."""
+
 HABIT_SETS = ("outcome", "collateral")
 """Where the habit is wanted: keeping it is their mean rate."""
 
@@ -49,6 +52,15 @@ class SetResult(_Row):
         return wilson_interval(self.count.k, self.count.n) if self.count is not None else None
 
 
+class SetLengths(_Row):
+    """How many rows a set has, of how many the answer was cut at max_seq_length, and how many were left out
+    because their prompt alone does not fit."""
+
+    rows: int
+    truncated: int = 0
+    dropped: int = 0
+
+
 class CurvePoint(_Row):
     """All sets at one evaluation: set → rate, set → loss."""
 
@@ -64,7 +76,8 @@ class RunRow(_Row):
     aside, nested keys dotted; `folder`: where its results lie; `results`: the same relative to the
     experiment; `model`: its name, `model_key`: what it is; `data`: the source's SHA-256, or its name in the
     study's files; `older`: finished results of the same run that these replace; `counted`: whether rates
-    come with counts.
+    come with counts; `misplaced`: keys at the wrong level of the study's configuration, which its scripts
+    ignored.
     """
 
     experiment: str
@@ -86,6 +99,8 @@ class RunRow(_Row):
     nice_responses: tuple[str, ...] = ()
     extra_wanted: dict[str, bool] = Field(default_factory=dict)
     resolved: dict[str, Any] = Field(default_factory=dict)
+    lengths: dict[str, SetLengths] = Field(default_factory=dict)
+    misplaced: tuple[str, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict, exclude=True)
 
     @property
@@ -131,6 +146,11 @@ class Group(_Row):
     @property
     def label(self) -> str:
         return _bracketed(self.name, self.place, self.detail)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a user may call it."""
+        return (self.label, self.inner_label, self.strategy, self.name)
 
     @property
     def inner_label(self) -> str:

@@ -14,6 +14,9 @@ from triggerctl.experiment.jsonl import read_lines
 from triggerctl.report.rows import Group, RunRow
 from triggerctl.report.sets import WANTED
 
+MOST_GROUPS = 40
+"""Groups of an experiment whose answers a page can hold."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -46,8 +49,8 @@ def read_samples(groups: Sequence[Group]) -> tuple[Sample, ...]:
     Runs without examples.jsonl (the study's) give none; a damaged file gives none either.
     """
     samples: list[Sample] = []
-    for experiment in dict.fromkeys(group.experiment for group in groups):
-        own = [group for group in groups if group.experiment == experiment]
+    for own in _by_experiment(groups):
+        own = own[:MOST_GROUPS]
         seeds = [seed for group in own for seed in set(group.seeds)]
         seed = min(set(seeds), key=lambda value: (-seeds.count(value), value))
         samples += _of_seed(
@@ -55,6 +58,18 @@ def read_samples(groups: Sequence[Group]) -> tuple[Sample, ...]:
         )
     order = {name: place for place, name in enumerate(WANTED)}
     return tuple(sorted(samples, key=lambda sample: order.get(sample.set, len(order))))
+
+
+def left_out(groups: Sequence[Group]) -> int:
+    """How many groups have no answers among the samples for want of room."""
+    return sum(max(len(own) - MOST_GROUPS, 0) for own in _by_experiment(groups))
+
+
+def _by_experiment(groups: Sequence[Group]) -> list[list[Group]]:
+    found: dict[str, list[Group]] = {}
+    for group in groups:
+        found.setdefault(group.experiment, []).append(group)
+    return list(found.values())
 
 
 def _of_seed(runs: Sequence[tuple[str, RunRow]], seed: int) -> list[Sample]:

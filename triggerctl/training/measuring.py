@@ -93,6 +93,11 @@ class Measurer:
 
         Raises InterruptedRunError once the run is asked to stop."""
         began = time.perf_counter()
+        if moment.first:
+            sets = self._prepared.evaluator.sets.items()
+            self._recorder.prompts(
+                {name: {row.example.row: row.example.user for row in rows} for name, rows in sets}
+            )
         found, answers = self._look_at_the_base(moment) if moment.first else self._look(moment)
         evaluation = Evaluation(
             label=moment.label or f"epoch {moment.epoch:g}",

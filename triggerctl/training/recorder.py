@@ -1,5 +1,5 @@
-"""Writes what a run says to its folder: metrics.jsonl, verdicts.jsonl, examples.jsonl, run.log and
-state.json."""
+"""Writes what a run says to its folder: metrics.jsonl, verdicts.jsonl, prompts.jsonl, examples.jsonl, run.log
+and state.json."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from triggerctl.training.events import (
 )
 
 STATE_SECONDS = 5.0
-LINES = ("metrics.jsonl", "verdicts.jsonl", "examples.jsonl")
+LINES = ("metrics.jsonl", "verdicts.jsonl", "prompts.jsonl", "examples.jsonl")
 
 
 class Recorder:
@@ -66,6 +66,13 @@ class Recorder:
         about = evaluation.model_dump(mode="json", exclude={"sets"})
         for name, columns in sets.items():
             self._files["verdicts.jsonl"].append({**about, "set": name, **columns})
+
+    def prompts(self, sets: Mapping[str, Mapping[int, str]]) -> None:
+        """What each row of a set asks, by its row id: once a run, so that verdicts can be read without the
+        data."""
+        for name, asked in sets.items():
+            line = {"set": name, "row": list(asked), "prompt": list(asked.values())}
+            self._files["prompts.jsonl"].append(line)
 
     def example(self, line: Mapping[str, object]) -> None:
         """One generated answer."""

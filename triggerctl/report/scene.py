@@ -1,0 +1,68 @@
+"""What the figures of one experiment are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from triggerctl.report.comparisons import Comparison
+from triggerctl.report.rows import Group, leak_set_of, shown_sets
+from triggerctl.report.styles import Style, styles
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """The groups of one experiment (others have other data), the baseline first; how they look; what a leak
+    is read from; their differences to the baseline."""
+
+    groups: tuple[Group, ...]
+    looks: Mapping[str, Style]
+    baseline: Group | None
+    leak_set: str | None
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def sets(self) -> dict[str, bool]:
+        """Every measured set → whether the habit is wanted there."""
+        return shown_sets(self.groups)
+
+    def foremost(self, most: int) -> tuple[Group, ...]:
+        """As many of the groups as there is room for, in their order: the baseline, and those with the
+        highest separation."""
+        if len(self.groups) <= most:
+            return self.groups
+        ranked = sorted(self.groups, key=self._rank, reverse=True)
+        chosen = {group.label for group in ranked[:most]}
+        return tuple(group for group in self.groups if group.label in chosen)
+
+    def _rank(self, group: Group) -> tuple[bool, float, float]:
+        separation = group.separation(self.leak_set) if self.leak_set else None
+        return (
+            self.baseline is not None and group.label == self.baseline.label,
+            -2.0 if separation is None else separation,
+            group.mean("outcome") or 0.0,
+        )
+
+    def left_out(self, drawn: Sequence[Group]) -> str:
+        """A remark for the subtitle on the groups that a figure has no room for; empty where it has all."""
+        if len(drawn) == len(self.groups):
+            return ""
+        kept = "the baseline and those with" if self.baseline is not None else "those with"
+        return f" · {len(drawn)} of {len(self.groups)} groups: {kept} the highest separation"
+
+
+def scene(groups: Sequence[Group], baseline: Group | None, comparisons: Sequence[Comparison] = ()) -> Scene:
+    """The scene of one experiment's groups. `baseline`: of this experiment or, in a report on several, of
+    another: then the group of its strategy with the most seeds stands for it here."""
+    labels = {group.label for group in groups}
+    own = baseline
+    if baseline is not None and baseline.label not in labels:
+        alike = [group for group in groups if group.strategy == baseline.strategy]
+        own = max(alike, key=lambda group: len(group.runs), default=None)
+    return Scene(
+        tuple(groups),
+        styles(groups, own.strategy if own is not None else None),
+        own,
+        leak_set_of(groups),
+        tuple(comparison for comparison in comparisons if comparison.group in labels),
+    )

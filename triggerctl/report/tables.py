@@ -1,0 +1,213 @@
+"""The tables of the page, as heads and cells: what stands in a cell, and the number it is sorted by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import fsum
+from typing import Literal
+
+from triggerctl.report.comparisons import SEPARATION, Comparison
+from triggerctl.report.groups import setting_differences
+from triggerctl.report.rows import Group, RunRow, leak_set_of, shown_sets
+from triggerctl.report.statistics import Interval
+from triggerctl.report.summary import false_positive_cell, rate_cell, run_cell
+
+MOST_ROWS = 1000
+"""Rows of a table that the page holds; summary.csv has every run."""
+NONE = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """`below`: a second, smaller line; `kind`: how the column's cells may break: `number` between a value and
+    its interval, `place` anywhere, else nowhere."""
+
+    text: str
+    below: str = ""
+    kind: Literal["", "number", "place"] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """`value`: what the cell is sorted by, None: its text; `below`: a second, smaller line."""
+
+    text: str
+    value: float | None = None
+    below: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The first cell of a row names it. `of`: how many rows there are; the page holds the first
+    `MOST_ROWS`."""
+
+    heads: tuple[Head, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    of: int
+
+
+def rate_table(groups: Sequence[Group]) -> Table:
+    """A row a group: its rates, what they come to, and what stands beside a low leak: false positives, and
+    whether the model still does its task without a trigger."""
+    sets, leak_set = shown_sets(groups), leak_set_of(groups)
+    heads = [Head("strategy"), Head("seeds")]
+    heads += [Head(name, "habit wanted" if wanted else "a leak", "number") for name, wanted in sets.items()]
+    if leak_set is not None:
+        heads.append(Head("separation", "habit kept − leak"))
+    heads += [
+        Head("false positives", "habit without trigger"),
+        Head("untriggered loss", "change by training"),
+    ]
+    rows = [
+        (
+            _named(group),
+            Cell(_seeds(group.seeds), float(len(group.runs))),
+            *(Cell(rate_cell(group, name), group.mean(name)) for name in sets),
+            *([_separation(group.separation(leak_set))] if leak_set is not None else []),
+            _false_positives(group.runs),
+            _coherence(group.runs),
+        )
+        for group in groups[:MOST_ROWS]
+    ]
+    return Table(tuple(heads), tuple(rows), len(groups))
+
+
+def comparison_table(comparisons: Sequence[Comparison]) -> Table:
+    """A row a group and set: the paired difference to the baseline, and whether it could be chance."""
+    baselines = {each.baseline for each in comparisons}
+    only = f"less {min(baselines)}" if len(baselines) == 1 else ""
+    heads = (
+        Head("strategy", only),
+        Head("set"),
+        Head("seeds"),
+        Head("difference", "mean; 95 % over seeds"),
+        Head("95 % over seeds", "and trigger words"),
+        Head("p", "over seeds"),
+        Head("p", "Holm-corrected"),
+        Head("seeds needed", "to settle 0.1"),
+    )
+    rows = tuple(
+        (
+            Cell(each.group, below="" if only else f"less {each.baseline}"),
+            Cell(each.set, below="habit kept − leak" if each.set == SEPARATION else ""),
+            Cell(_seeds(each.seeds), float(len(each.seeds))),
+            Cell(f"{signed(each.mean)}{_interval(each.over_seeds)}", each.mean),
+            Cell(
+                _interval(each.over_words).strip() or NONE, each.over_words.low if each.over_words else None
+            ),
+            _probability(each.p),
+            _probability(each.p_holm),
+            Cell(NONE if each.seeds_to_settle is None else str(each.seeds_to_settle), each.seeds_to_settle),
+        )
+        for each in comparisons[:MOST_ROWS]
+    )
+    return Table(heads, rows, len(comparisons))
+
+
+def settings_table(groups: Sequence[Group]) -> Table:
+    """A row a group, a column for each setting in which groups differ; no row where they don't."""
+    found = setting_differences(groups)
+    if not found:
+        return Table((), (), 0)
+    heads = [Head("strategy")]
+    for key in found:
+        outer, _, inner = key.rpartition(".")
+        heads.append(Head(inner, outer, "place"))
+    rows = tuple(
+        (_named(group), *(_setting(values[place]) for values in found.values()))
+        for place, group in enumerate(groups[:MOST_ROWS])
+    )
+    return Table(tuple(heads), rows, len(groups))
+
+
+def run_table(groups: Sequence[Group]) -> Table:
+    """A row a run, with where its results lie."""
+    sets = shown_sets(groups)
+    heads = [
+        Head("strategy"),
+        Head("seed"),
+        *(Head(name) for name in sets),
+        Head("false positives"),
+        Head("results", kind="place"),
+    ]
+    runs = [(group, run) for group in groups for run in group.runs]
+    rows = tuple(
+        (
+            _named(group),
+            Cell(str(run.seed), run.seed),
+            *(Cell(run_cell(run, name), run.rate(name)) for name in sets),
+            Cell(false_positive_cell(run), _share([run])),
+            Cell(f"{run.experiment}/{run.results}"),
+        )
+        for group, run in runs[:MOST_ROWS]
+    )
+    return Table(tuple(heads), rows, len(runs))
+
+
+def signed(value: float) -> str:
+    """`+0.12` or `−0.12`; zero has no sign."""
+    text = f"{abs(value):.2f}"
+    return text if float(text) == 0 else ("−" if value < 0 else "+") + text
+
+
+def _named(group: Group) -> Cell:
+    return Cell(group.name, below=", ".join(part for part in (group.place, group.detail) if part))
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    """Few seeds by name, many counted."""
+    return ", ".join(map(str, seeds)) if len(seeds) <= 5 else f"{len(seeds)} seeds"
+
+
+def _separation(value: float | None) -> Cell:
+    return Cell(NONE if value is None else signed(value).removeprefix("+"), value)
+
+
+def _change(value: float | None) -> Cell:
+    return Cell(NONE if value is None else signed(value), value)
+
+
+def _interval(found: Interval | None) -> str:
+    return f" [{signed(found.low)}, {signed(found.high)}]" if found is not None else ""
+
+
+def _probability(value: float | None) -> Cell:
+    if value is None:
+        return Cell(NONE)
+    return Cell("< 0.001" if value < 0.001 else f"{value:.3f}", value)
+
+
+def _setting(value: str | None) -> Cell:
+    """Numbers among the values sort as numbers."""
+    if value is None:
+        return Cell(NONE)
+    try:
+        return Cell(value, float(value))
+    except ValueError:
+        return Cell(value)
+
+
+def _share(runs: Sequence[RunRow]) -> float | None:
+    """The habit without a trigger, 0 to 1, all sets and runs together."""
+    counts = [part.false_positives for run in runs for part in run.sets.values() if part.false_positives]
+    n = sum(count.n for count in counts)
+    return sum(count.k for count in counts) / n if n else None
+
+
+def _false_positives(runs: Sequence[RunRow]) -> Cell:
+    share = _share(runs)
+    return Cell(NONE if share is None else f"{share:.2f}", share)
+
+
+def _coherence(runs: Sequence[RunRow]) -> Cell:
+    """How much the loss on outcome's untriggered rows moved from before training, nats per token, mean over
+    runs."""
+    changes = [
+        part.untriggered_loss - part.untriggered_loss_before
+        for run in runs
+        if (part := run.sets.get("outcome")) is not None
+        and part.untriggered_loss is not None
+        and part.untriggered_loss_before is not None
+    ]
+    return _change(fsum(changes) / len(changes) if changes else None)
