@@ -93,9 +93,15 @@ def staircase(points: Sequence[Point], plane: Plane) -> list[Point]:
     return [*corners, (plane.right, corners[-1][1])]
 
 
-def name_frontier(figure: go.Figure, steps: Sequence[Point], plane: Plane, points: Sequence[Point]) -> Box:
-    """Write the frontier's name along the step with the most room, away from the points; returns where it
-    stands, in pixels."""
+def name_frontier(
+    figure: go.Figure,
+    steps: Sequence[Point],
+    plane: Plane,
+    points: Sequence[Point],
+    lines: Sequence[Segment],
+) -> Box:
+    """Write the frontier's name along the step with the most room, away from the points and other lines;
+    returns where it stands, in pixels."""
     half = CHARACTER * len(FRONTIER) / 2
     marks = [plane.pixels(point) for point in points]
     offers: list[tuple[float, float, float]] = []
