@@ -42,10 +42,13 @@ def accuracy_figure(scene: Scene) -> go.Figure | None:
         horizontal_spacing=0.02 if columns > 1 else 0,
         vertical_spacing=gap / height if blocks > 1 else 0,
     )
+    looks = [scene.looks[group.label] for group in drawn]
+    left = name_margin(drawn, looks)
+    room = (TEXT_WIDTH - left) / columns
     for place, (name, wanted) in enumerate(sets.items()):
         row, column = divmod(place, columns)
         _add_panel(figure, scene, drawn, name, wanted=wanted, row=row + 1, column=column + 1)
-        title = panel_title(name, "habit shown" if wanted else "habit held back")
+        title = panel_title(name, "habit shown" if wanted else "habit held back", room)
         add_title(figure, title, row=row + 1, col=column + 1)
     one = one_seed_each(scene.groups)
     lay_out(
@@ -54,13 +57,12 @@ def accuracy_figure(scene: Scene) -> go.Figure | None:
         subtitle=where(scene.groups)
         + "accuracy at the end of training: share of rows with a trigger that are answered as wanted there · "
         + ("one seed" if one else "bar: mean over seeds; dots: each seed")
-        + f" · whiskers: {interval_words(scene.groups)}"
+        + f" · {interval_words(scene.groups, 'whiskers')}"
         + scene.left_out(drawn),
         width=TEXT_WIDTH,
         height=height + top + bottom,
         top=top,
     )
-    looks = [scene.looks[group.label] for group in drawn]
     figure.update_xaxes(
         range=[0, 1.44],
         tickvals=[0, 0.5, 1],
@@ -77,7 +79,7 @@ def accuracy_figure(scene: Scene) -> go.Figure | None:
         ticks="",
         showgrid=False,
     )
-    figure.update_layout(margin={"l": name_margin(drawn, looks), "r": 16, "b": bottom}, bargap=0)
+    figure.update_layout(margin={"l": left, "r": 16, "b": bottom}, bargap=0)
     return figure
 
 

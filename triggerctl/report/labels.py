@@ -72,11 +72,12 @@ def around(
     taken: Sequence[Box] = (),
 ) -> list[Place]:
     """A place near each mark that covers no mark, no other label, none of the `taken` boxes and as few lines
-    as may be, inside a plane of `size` pixels.
+    as may be, inside a plane of `size` pixels. A text may have several lines.
 
     `marks` and `lines` (or points: lines without length, which cost more to cover) in pixels from the lower
-    left corner. Nearest places first, right of the mark before left of it; where all are taken the least
-    crowded one serves. Labels placed early move once more when the others stand.
+    left corner. Nearest places first, right of the mark before left of it, and nearer to it than to others;
+    where all are taken the least crowded one serves. Labels placed early move once more when the others
+    stand.
     """
     offers = [_offers(mark, text, marks, lines, size, taken) for mark, text in zip(marks, texts, strict=True)]
     chosen: dict[int, _Offer] = {}
@@ -106,14 +107,15 @@ def _offers(
     taken: Sequence[Box],
 ) -> list[_Offer]:
     x, y = mark
-    half_width, half_height = CHARACTER * len(text) / 2, LINE / 2
+    rows = text.split("\n")
+    half_width, half_height = CHARACTER * max(map(len, rows)) / 2, LINE * len(rows) / 2
     offers = []
     for distance in (13.0, 24.0, 40.0, 60.0, 85.0, 115.0, 150.0):
         for angle in range(0, 360, 45 if distance < 30 else 15):
             across = math.cos(math.radians(angle))
             place = Place(
                 across * (distance + half_width) if abs(across) > 0.01 else 0.0,
-                math.sin(math.radians(angle)) * (distance + half_height / 2),
+                math.sin(math.radians(angle)) * (distance + half_height - LINE / 4),
                 distance > 24,
             )
             centre = x + place.right, y + place.up
@@ -129,9 +131,11 @@ def _offers(
                 + (0.0 if abs(across) > 0.9 and across > 0 else 0.01)
                 + (8.0 if box[0] < 0 or box[1] < 0 or box[2] > size[0] or box[3] > size[1] else 0.0)
                 + 2 * sum(_holds(box, other, 7) for other in marks)
-                + sum((0.4 if line[:2] == line[2:] else 0.12) * _crosses(line, box) for line in lines)
+                + sum((0.4 if line[:2] == line[2:] else 0.12) * crosses(line, box) for line in lines)
                 + 3 * sum(_overlap(box, other) for other in taken)
             )
+            if any(_apart(box, other) < _apart(box, mark) for other in marks if other != mark):
+                cost += 0.3 if place.far else 0.8
             if leader is not None:
                 cost += 1.5 * sum(_passes(leader, other) for other in marks if other != mark)
             offers.append(_Offer(place, box, leader, cost))
@@ -144,9 +148,9 @@ def _crowding(offer: _Offer, others: Sequence[_Offer]) -> float:
     for other in others:
         cost += 4.0 * _overlap(offer.box, other.box)
         if other.leader is not None:
-            cost += 1.0 * _crosses(other.leader, offer.box)
+            cost += 1.0 * crosses(other.leader, offer.box)
         if offer.leader is not None:
-            cost += 1.0 * _crosses(offer.leader, other.box)
+            cost += 1.0 * crosses(offer.leader, other.box)
             if other.leader is not None:
                 cost += 0.5 * _meet(offer.leader, other.leader)
     return cost
@@ -156,11 +160,18 @@ def _holds(box: Box, point: tuple[float, float], edge: float) -> bool:
     return box[0] - edge < point[0] < box[2] + edge and box[1] - edge < point[1] < box[3] + edge
 
 
+def _apart(box: Box, point: tuple[float, float]) -> float:
+    """From a point to the nearest of a box."""
+    return math.hypot(
+        max(box[0] - point[0], 0.0, point[0] - box[2]), max(box[1] - point[1], 0.0, point[1] - box[3])
+    )
+
+
 def _overlap(box: Box, other: Box) -> bool:
     return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
 
 
-def _crosses(line: Segment, box: Box) -> bool:
+def crosses(line: Segment, box: Box) -> bool:
     """Whether any of a line lies inside a box (Liang and Barsky's clipping)."""
     x0, y0, x1, y1 = line
     if max(x0, x1) < box[0] or min(x0, x1) > box[2] or max(y0, y1) < box[1] or min(y0, y1) > box[3]:
