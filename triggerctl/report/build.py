@@ -18,10 +18,12 @@ from triggerctl.report.flips import Pair, read_flips
 from triggerctl.report.groups import named_group
 from triggerctl.report.headline import baseline_of, headline
 from triggerctl.report.images import write_images
+from triggerctl.report.markdown import to_markdown
 from triggerctl.report.page import render_page
-from triggerctl.report.rows import Group, leak_set_of
+from triggerctl.report.rows import Group, leak_set_of, measure_all
 from triggerctl.report.samples import read_samples
-from triggerctl.report.summary import ReportSummary, summarise, to_csv, to_json, to_markdown
+from triggerctl.report.spreadsheet import to_csv
+from triggerctl.report.summary import ReportSummary, summarise, to_json
 
 FORMATS = frozenset({"html", "md", "csv", "json", "png", "svg"})
 DEFAULT_FORMATS = FORMATS - {"svg"}
@@ -73,12 +75,15 @@ def build_report(
     compared = baseline_of(groups, baseline)
     pair = _pair(groups, *compare) if compare is not None else None
     groups = _baseline_first(groups, compared)
-    sentence = headline(groups, baseline)
+    measure_all(groups)
+    differences = comparisons.compare(groups, compared, leak_set_of(groups))
+    sentence = headline(groups, baseline, differences)
     warnings = by_severity([*collection.findings, *check(groups)])
-    summary = summarise(groups, headline=sentence, warnings=warnings, baseline=compared)
+    summary = summarise(
+        groups, headline=sentence, warnings=warnings, baseline=compared, comparisons=differences
+    )
     names = list(dict.fromkeys(group.experiment for group in groups))
     title = "triggerctl report: " + (", ".join(names) if len(names) <= 3 else f"{len(names)} experiments")
-    differences = comparisons.compare(groups, compared, leak_set_of(groups))
     figures = report_figures(groups, compared, differences)
 
     make_folder(output)
@@ -110,9 +115,7 @@ def build_report(
             compared=pair,
         )
     if "md" in formats:
-        texts["report.md"] = to_markdown(
-            groups, title=title, headline=sentence, warnings=warnings, images=shown
-        )
+        texts["report.md"] = to_markdown(groups, summary, title=title, images=shown)
     if "csv" in formats:
         texts["summary.csv"] = to_csv(groups)
     if "json" in formats:
