@@ -145,9 +145,35 @@ def test_only_what_dead_processes_were_writing_is_cleared(tmp_path: Path) -> Non
     os.utime(tmp_path / ".x.0123abcd-1-2.89abcdef.tmp", (hour_ago, hour_ago))
     with atomic_file(tmp_path / "ours") as temporary:
         temporary.write_text("ours")
-        clear_unfinished_writes(tmp_path)
+        # What is written in the place of a temporary file is ours as well.
+        with atomic_file(temporary) as inner:
+            inner.write_text("ours")
+            clear_unfinished_writes(tmp_path)
+            assert inner.exists()
         assert temporary.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".y.0123abcd-1-2.89abcdef.tmp", "ours"]
+
+
+CLEARER = """
+import sys
+from pathlib import Path
+from triggerctl.experiment.atomic import clear_unfinished_writes
+while True:
+    clear_unfinished_writes(Path(sys.argv[1]))
+    print(flush=True)
+"""
+
+
+def test_a_file_is_created_while_others_clear_up(tmp_path: Path) -> None:
+    """As sweeps do that start together."""
+    with subprocess.Popen([sys.executable, "-c", CLEARER, str(tmp_path)], stdout=subprocess.PIPE) as clearer:
+        assert clearer.stdout is not None
+        clearer.stdout.readline()
+        try:
+            made = [create_json_atomic(tmp_path / f"{number}.json", {}) for number in range(300)]
+        finally:
+            clearer.kill()
+    assert made == [True] * 300
 
 
 def test_of_many_that_create_a_file_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,8 +130,10 @@ def test_without_chrome_every_job_says_so(
         assert "no Chrome was found" in note
 
 
-def _draw_and_wait(path: Path, temporary: Path, connection: Connection) -> None:
+def _draw_and_wait(path: Path, temporary: Path, connection: Connection, browser: str | None = None) -> None:
     tempfile.tempdir = str(temporary)
+    if browser is not None:
+        os.environ["BROWSER_PATH"] = browser
     drawer = Drawer()
     connection.send(write_images({path: figure()}, drawer=drawer))
     time.sleep(600)
@@ -156,6 +158,32 @@ def test_no_browser_outlives_its_worker(busy: bool, tmp_path: Path, temporary: P
         for process in below(drawing_process(worker.pid).pid):
             process.suspend()
     os.kill(worker.pid, signal.SIGKILL)
+    worker.join(30)
+    assert ended(children)
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_while_it_waits_for_a_figure_leaves_no_file(
+    tmp_path: Path, temporary: Path
+) -> None:
+    """Drafts and the order for them too: a browser that never answers keeps the worker waiting."""
+    sleeper = tmp_path / "chrome"
+    sleeper.write_text("#!/bin/sh\nexec sleep 600\n")
+    sleeper.chmod(sleeper.stat().st_mode | stat.S_IXUSR)
+    context = multiprocessing.get_context("spawn")
+    _ours, theirs = context.Pipe()
+    worker = context.Process(
+        target=_draw_and_wait, args=(tmp_path / "a.png", temporary, theirs, str(sleeper))
+    )
+    worker.start()
+    assert worker.pid is not None
+    until = time.monotonic() + 60
+    while not list(temporary.rglob("job.json")) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert list(temporary.rglob("job.json"))
+    children = below(worker.pid)
+    worker.kill()
     worker.join(30)
     assert ended(children)
     assert list(temporary.iterdir()) == []

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
+from launched import sweep
 
 from triggerctl.cli.figures import figures_of
+from triggerctl.errors import RunError
 from triggerctl.sweep.cell import RunSettings
 from triggerctl.sweep.check import Checked
 from triggerctl.sweep.launchers import local
-from triggerctl.sweep.launchers.local import Room, share_out
+from triggerctl.sweep.launchers.local import DEATHS, LocalLauncher, Room, share_out
 
 GIB = 2**30
 
@@ -64,3 +71,30 @@ def test_a_run_on_several_gpus_has_neighbours_of_its_own() -> None:
 def test_gpus_are_called_what_the_cluster_calls_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
     assert share_out(None, on_gpus(2), settings(), cells=40).pins == ("GPU-a", "GPU-b")
+
+
+class Killer(threading.Event):
+    """Is never set; when asked, kills the worker that is there, so many times."""
+
+    def __init__(self, kills: int) -> None:
+        super().__init__()
+        self.left = kills
+
+    def is_set(self) -> bool:
+        if self.left and (workers := multiprocessing.active_children()):
+            workers[0].kill()
+            workers[0].join()
+            self.left -= 1
+        return False
+
+
+def test_a_check_that_takes_its_worker_with_it_is_made_by_another(
+    make_experiment: Callable[..., Path],
+) -> None:
+    folder = make_experiment("exp", finetune={"epochs": 1, "max_to_eval": 4})
+    with pytest.raises(RunError, match=f"died, {DEATHS} times") as raised:
+        sweep(folder, LocalLauncher(1, cells=1), seeds=[1], stop=Killer(DEATHS))
+    assert "SIGKILL" in str(raised.value)
+    assert not (folder / "sweeps").exists()
+    told = sweep(folder, LocalLauncher(1, cells=1), seeds=[1], stop=Killer(DEATHS - 1))
+    assert told.outcomes == {"seed_1": "done"}

@@ -104,7 +104,7 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 def write_json_atomic(path: Path, data: object) -> None:
     """Write indented JSON. JSON knows no NaN and no infinity: such numbers are written as null."""
-    write_text_atomic(path, json.dumps(finite(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text_atomic(path, _json(data))
 
 
 def create_json_atomic(path: Path, data: object) -> bool:
@@ -115,10 +115,17 @@ def create_json_atomic(path: Path, data: object) -> bool:
     temporary = _temporary(path)
     with disk_errors(path):
         try:
-            write_json_atomic(temporary, data)
-            return _take_name(temporary, path)
+            temporary.write_text(_json(data), encoding="utf-8", newline="\n")
+            _sync(temporary)
+            taken = _take_name(temporary, path)
+            _sync_folder(path.parent)
+            return taken
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _json(data: object) -> str:
+    return json.dumps(finite(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _take_name(temporary: Path, path: Path) -> bool:
@@ -229,7 +236,8 @@ def _system(process: ProcessIdentity) -> str:
 
 def _is_left(temporary: Path) -> bool:
     me = this_process()
-    told = re.search(r"\.([0-9a-f]{8})-(\d+)-(.*)\.[0-9a-f]{8}\.tmp$", temporary.name)
+    # The last writer that the name tells of: the file that is written may itself be a temporary one.
+    told = re.fullmatch(r".*\.([0-9a-f]{8})-(\d+)-(.*)\.[0-9a-f]{8}\.tmp", temporary.name, re.DOTALL)
     if told is not None and told[1] == _system(me):
         return not is_alive(me.model_copy(update={"pid": int(told[2]), "start": told[3]}))
     try:

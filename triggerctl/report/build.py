@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import plotly.graph_objects as go
 
 from triggerctl.errors import InputError
 from triggerctl.experiment.atomic import make_folder, write_text_atomic
@@ -15,7 +12,7 @@ from triggerctl.report import comparisons
 from triggerctl.report.checks import check
 from triggerctl.report.collect import Collection, collect
 from triggerctl.report.environment import read_environment
-from triggerctl.report.figures import curves_figure, rates_figure
+from triggerctl.report.figures import report_figures
 from triggerctl.report.findings import Finding, by_severity
 from triggerctl.report.flips import Pair, read_flips
 from triggerctl.report.groups import named_group
@@ -24,9 +21,7 @@ from triggerctl.report.images import write_images
 from triggerctl.report.page import render_page
 from triggerctl.report.rows import Group, leak_set_of
 from triggerctl.report.samples import read_samples
-from triggerctl.report.styles import styles
 from triggerctl.report.summary import ReportSummary, summarise, to_csv, to_json, to_markdown
-from triggerctl.report.trade_off import trade_off_figure
 
 FORMATS = frozenset({"html", "md", "csv", "json", "png", "svg"})
 DEFAULT_FORMATS = FORMATS - {"svg"}
@@ -83,7 +78,8 @@ def build_report(
     summary = summarise(groups, headline=sentence, warnings=warnings, baseline=compared)
     names = list(dict.fromkeys(group.experiment for group in groups))
     title = "triggerctl report: " + (", ".join(names) if len(names) <= 3 else f"{len(names)} experiments")
-    figures = report_figures(groups, compared)
+    differences = comparisons.compare(groups, compared, leak_set_of(groups))
+    figures = report_figures(groups, compared, differences)
 
     make_folder(output)
     images = {
@@ -109,7 +105,7 @@ def build_report(
             figures=figures,
             samples=read_samples(groups),
             environment=read_environment(collection.runs),
-            comparisons=comparisons.compare(groups, compared, leak_set_of(groups)),
+            comparisons=differences,
             flips=read_flips(groups, pair),
             compared=pair,
         )
@@ -129,24 +125,6 @@ def build_report(
 def _pair(groups: Sequence[Group], first: str, second: str) -> Pair:
     one, other = (named_group(groups, name, where="--compare") for name in (first, second))
     return one.label, other.label
-
-
-def report_figures(groups: Sequence[Group], baseline: Group | None) -> dict[str, go.Figure]:
-    """Every figure of a report by its file's name, in the order they are shown; of several experiments each
-    has its own, for their rates don't compare."""
-    experiments = list(dict.fromkeys(group.experiment for group in groups))
-    figures: dict[str, go.Figure] = {}
-    for experiment in experiments:
-        own = [group for group in groups if group.experiment == experiment]
-        suffix = f"_{re.sub(r'[^A-Za-z0-9-]+', '_', experiment).strip('_')}" if len(experiments) > 1 else ""
-        looks = styles(own, baseline.strategy if baseline is not None else None)
-        drawn = {"rates": rates_figure(own, looks)}
-        leak_set = leak_set_of(own)
-        if leak_set is not None:
-            drawn["trade_off"] = trade_off_figure(own, looks, leak_set)
-        drawn["learning_curves"] = curves_figure(own, looks)
-        figures |= {name + suffix: figure for name, figure in drawn.items()}
-    return figures
 
 
 def _baseline_first(groups: Sequence[Group], baseline: Group | None) -> tuple[Group, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from triggerctl.report.power import seeds_to_settle
 from triggerctl.report.rows import Group, RunRow, part, separation_weights, shown_sets
-from triggerctl.report.statistics import Interval, p_of_none, weighted_sum
+from triggerctl.report.statistics import Interval, weighted_sum
 
 SEPARATION = "separation"
 """Stands for a set's name where mean(outcome, collateral) − leak is compared."""
@@ -103,9 +103,7 @@ def _against(group: Group, baseline: Group, name: str, leak_set: str | None) -> 
         for sign, runs in ((1.0, ours), (-1.0, theirs))
         for set_name, weight in weights.items()
     ]
-    reach = sum(weights.values()) if name != SEPARATION else 2.0
-    summary = weighted_sum(parts, bounds=(-reach, reach))
-    p = p_of_none(summary)
+    summary = weighted_sum(parts, tested=True)
     return Comparison(
         group=group.label,
         baseline=baseline.label,
@@ -115,8 +113,8 @@ def _against(group: Group, baseline: Group, name: str, leak_set: str | None) -> 
         mean=summary.mean,
         over_seeds=summary.interval,
         over_words=summary.over_words,
-        p=p,
-        p_holm=p,
+        p=summary.p,
+        p_holm=summary.p,
         seeds_to_settle=seeds_to_settle(summary.error * len(seeds) ** 0.5) if summary.error else None,
     )
 

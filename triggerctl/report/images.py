@@ -19,6 +19,7 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
 import psutil
@@ -53,7 +54,7 @@ def write_images(
     try:
         return _write_images(figures, drawer, timeout)
     except OSError as error:  # the folder for temporary files
-        return f"{_missing(figures)}: {error.strerror or error} ({tempfile.gettempdir()}). {HOW_TO}."
+        return f"{_missing(figures)}: {error.strerror or error} ({_temporary_folder()}). {HOW_TO}."
 
 
 def _missing(figures: Mapping[Path, go.Figure]) -> str:
@@ -71,34 +72,9 @@ def _temporary_folder() -> str:
 
 
 def _write_images(figures: Mapping[Path, go.Figure], drawer: Drawer | None, timeout: float) -> str | None:
-    with (
-        contextlib.nullcontext(drawer) if drawer else Drawer() as pen,
-        tempfile.TemporaryDirectory(prefix="triggerctl-figures-", ignore_cleanup_errors=True) as name,
-    ):
-        drafts = {path: Path(name) / f"{i}{path.suffix}" for i, path in enumerate(figures)}
-        job = [
-            {
-                "fig": figure.to_plotly_json(),
-                "path": str(drafts[path]),
-                "opts": {
-                    "format": path.suffix.removeprefix("."),
-                    "width": figure.layout.width,
-                    "height": figure.layout.height,
-                    "scale": SCALE if path.suffix == ".png" else 1,
-                },
-            }
-            for path, figure in figures.items()
-        ]
-        job_file = Path(name) / "job.json"
-        job_file.write_text(json.dumps(job, cls=_encoder()), encoding="utf-8")
-        trouble = pen.draw(job_file, timeout=timeout + TIMEOUT_PER_FIGURE * len(job))
-        if trouble is None and not all(draft.is_file() and draft.stat().st_size for draft in drafts.values()):
-            trouble = "Chrome drew nothing"
-        if trouble is not None:
-            return f"{_missing(figures)}: {trouble}. {HOW_TO}."
-        for path, draft in drafts.items():
-            _move(draft, path)
-    return None
+    with contextlib.nullcontext(drawer) if drawer else Drawer() as pen:
+        trouble = pen.draw(figures, timeout=timeout + TIMEOUT_PER_FIGURE * len(figures))
+    return None if trouble is None else f"{_missing(figures)}: {trouble}. {HOW_TO}."
 
 
 class Drawer:
@@ -120,12 +96,13 @@ class Drawer:
             self._child.close(kindly=kindly)
             self._child = None
 
-    def draw(self, job_file: Path, *, timeout: float) -> str | None:
-        """Have a job drawn; None when it was, else why not. `timeout` in seconds."""
+    def draw(self, figures: Mapping[Path, go.Figure], *, timeout: float) -> str | None:
+        """Have each figure drawn and put in its place; None when all were, else why none was. `timeout` in
+        seconds."""
         had_drawn = self._child is not None
-        code, said = self._ask(job_file, timeout)
+        code, said = self._ask(figures, timeout)
         if had_drawn and code in (GONE, FAILED):
-            code, said = self._ask(job_file, timeout)  # with a new browser: the old one may have died idle
+            code, said = self._ask(figures, timeout)  # with a new browser: the old one may have died idle
         if code == HUNG:
             return f"Chrome did not answer within {timeout:.0f} s"
         if code == NO_BROWSER:
@@ -134,17 +111,18 @@ class Drawer:
             return f"Chrome failed ({said[:200]})" if said else "Chrome failed"
         return None
 
-    def _ask(self, job_file: Path, timeout: float) -> tuple[int, str]:
+    def _ask(self, figures: Mapping[Path, go.Figure], timeout: float) -> tuple[int, str]:
         """The process's answer; where it isn't DONE, there is no process afterwards."""
         self._child = self._child or _Child()
-        code, said = self._child.ask(job_file, timeout)
+        code, said = self._child.draw(figures, timeout)
         if code != DONE:
             self.close(kindly=code != HUNG)
         return code, said
 
 
 class _Child:
-    """One drawing process. Its temporary files, and its browser's, lie in a folder that goes with it."""
+    """One drawing process. Its temporary files, its browser's and the drafts of figures lie in a folder that
+    goes with it, so that nothing stays where the owner is killed in the midst of a job."""
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="triggerctl-drawing-", dir=_temporary_folder()))
@@ -171,9 +149,25 @@ class _Child:
                 self._answers.put(line)
         self._answers.put("")
 
-    def ask(self, job_file: Path, timeout: float) -> tuple[int, str]:
-        """The process's answer, GONE where it has died before it could give one, HUNG where none comes within
-        `timeout` seconds; and what it said."""
+    def draw(self, figures: Mapping[Path, go.Figure], timeout: float) -> tuple[int, str]:
+        """Draw the figures and, if that went well, put each in its place. Returns the process's answer, GONE
+        where it has died before it could give one, HUNG where none comes within `timeout` seconds; and what
+        it said."""
+        with tempfile.TemporaryDirectory(dir=self._folder, ignore_cleanup_errors=True) as name:
+            drafts = {path: Path(name) / f"{i}{path.suffix}" for i, path in enumerate(figures)}
+            job = [_order(figure, drafts[path]) for path, figure in figures.items()]
+            job_file = Path(name) / "job.json"
+            job_file.write_text(json.dumps(job, cls=_encoder()), encoding="utf-8")
+            code, said = self._ask(job_file, timeout)
+            if code != DONE:
+                return code, said
+            if not all(draft.is_file() and draft.stat().st_size for draft in drafts.values()):
+                return FAILED, "it drew nothing"
+            for path, draft in drafts.items():
+                _move(draft, path)
+        return DONE, ""
+
+    def _ask(self, job_file: Path, timeout: float) -> tuple[int, str]:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(str(job_file)) + "\n")
@@ -217,6 +211,21 @@ class _Child:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self._process.wait()
+
+
+def _order(figure: go.Figure, draft: Path) -> dict[str, Any]:
+    """What kaleido is to draw, and where to."""
+    kind = draft.suffix.removeprefix(".")
+    return {
+        "fig": figure.to_plotly_json(),
+        "path": str(draft),
+        "opts": {
+            "format": kind,
+            "width": figure.layout.width,
+            "height": figure.layout.height,
+            "scale": SCALE if kind == "png" else 1,
+        },
+    }
 
 
 def _encoder() -> type[json.JSONEncoder]:

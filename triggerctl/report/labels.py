@@ -10,8 +10,11 @@ CHARACTER = 7.0
 LINE = 16.0
 """Pixels that 12 px type takes, across and down."""
 
-_Box = tuple[float, float, float, float]
+ROUNDS = 3
+Box = tuple[float, float, float, float]
 """Left, bottom, right, top."""
+Segment = tuple[float, float, float, float]
+"""A straight line: from x, y to x, y."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,66 +67,139 @@ def around(
     marks: Sequence[tuple[float, float]],
     texts: Sequence[str],
     *,
-    obstacles: Sequence[tuple[float, float]],
+    lines: Sequence[Segment],
     size: tuple[float, float],
+    taken: Sequence[Box] = (),
 ) -> list[Place]:
-    """A place near each mark that covers no mark, no other label and as few obstacles as may be, inside a
-    plane of `size` pixels.
+    """A place near each mark that covers no mark, no other label, none of the `taken` boxes and as few lines
+    as may be, inside a plane of `size` pixels. A text may have several lines.
 
-    `marks` and `obstacles` in pixels from the lower left corner. Nearest places first, right of the mark
-    before left of it; where all are taken the least crowded one serves.
+    `marks` and `lines` (or points: lines without length, which cost more to cover) in pixels from the lower
+    left corner. Nearest places first, right of the mark before left of it, and nearer to it than to others;
+    where all are taken the least crowded one serves. Labels placed early move once more when the others
+    stand.
     """
-    boxes: list[_Box] = []
-    lines: list[tuple[float, float]] = []
-    places = []
-    for (x, y), text in zip(marks, texts, strict=True):
-        half_width, half_height = CHARACTER * len(text) / 2, LINE / 2
-        best: tuple[float, Place, _Box] | None = None
-        for distance in (13.0, 24.0, 40.0, 60.0, 85.0, 115.0):
-            for angle in (0, 180, 45, -45, 135, -135, 90, -90):
-                right = math.cos(math.radians(angle))
-                place = Place(
-                    right * (distance + half_width) if abs(right) > 0.01 else 0.0,
-                    math.sin(math.radians(angle)) * (distance + half_height / 2),
-                    distance > 24,
-                )
-                box = (
-                    x + place.right - half_width,
-                    y + place.up - half_height,
-                    x + place.right + half_width,
-                    y + place.up + half_height,
-                )
-                own = _line(x, y, place)
-                cost = (
-                    distance / 400
-                    + _outside(box, size)
-                    + 2 * _inside(box, marks, 7)
-                    + 0.05 * _inside(box, obstacles, 2)
-                    + 0.3 * _inside(box, lines, 1)
-                    + sum(3 * _overlap(box, other) + 0.3 * _inside(other, own, 1) for other in boxes)
-                )
-                if best is None or cost < best[0]:
-                    best = (cost, place, box)
-        if best is not None:
-            places.append(best[1])
-            boxes.append(best[2])
-            lines += _line(x, y, best[1])
-    return places
+    offers = [_offers(mark, text, marks, lines, size, taken) for mark, text in zip(marks, texts, strict=True)]
+    chosen: dict[int, _Offer] = {}
+    for _ in range(ROUNDS):
+        for i, own in enumerate(offers):
+            others = [offer for j, offer in chosen.items() if j != i]
+            chosen[i] = min(own, key=lambda offer: offer.cost + _crowding(offer, others))
+    return [chosen[i].place for i in range(len(marks))]
 
 
-def _line(x: float, y: float, place: Place) -> list[tuple[float, float]]:
-    """Points along the thin line from a mark to its label; none for a label that needs no line."""
-    return [(x + place.right * t / 12, y + place.up * t / 12) for t in range(1, 13)] if place.far else []
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """A place a label could have, what it covers there, and what that costs whatever the others do."""
+
+    place: Place
+    box: Box
+    leader: Segment | None
+    cost: float
 
 
-def _inside(box: _Box, points: Sequence[tuple[float, float]], edge: float) -> int:
-    left, bottom, right, top = box
-    return sum(left - edge < x < right + edge and bottom - edge < y < top + edge for x, y in points)
+def _offers(
+    mark: tuple[float, float],
+    text: str,
+    marks: Sequence[tuple[float, float]],
+    lines: Sequence[Segment],
+    size: tuple[float, float],
+    taken: Sequence[Box],
+) -> list[_Offer]:
+    x, y = mark
+    rows = text.split("\n")
+    half_width, half_height = CHARACTER * max(map(len, rows)) / 2, LINE * len(rows) / 2
+    offers = []
+    for distance in (13.0, 24.0, 40.0, 60.0, 85.0, 115.0, 150.0):
+        for angle in range(0, 360, 45 if distance < 30 else 15):
+            across = math.cos(math.radians(angle))
+            place = Place(
+                across * (distance + half_width) if abs(across) > 0.01 else 0.0,
+                math.sin(math.radians(angle)) * (distance + half_height - LINE / 4),
+                distance > 24,
+            )
+            centre = x + place.right, y + place.up
+            box = (
+                centre[0] - half_width,
+                centre[1] - half_height,
+                centre[0] + half_width,
+                centre[1] + half_height,
+            )
+            leader = (x, y, *centre) if place.far else None
+            cost = (
+                distance / 400
+                + (0.0 if abs(across) > 0.9 and across > 0 else 0.01)
+                + (8.0 if box[0] < 0 or box[1] < 0 or box[2] > size[0] or box[3] > size[1] else 0.0)
+                + 2 * sum(_holds(box, other, 7) for other in marks)
+                + sum((0.4 if line[:2] == line[2:] else 0.12) * crosses(line, box) for line in lines)
+                + 3 * sum(_overlap(box, other) for other in taken)
+            )
+            if any(_apart(box, other) < _apart(box, mark) for other in marks if other != mark):
+                cost += 0.3 if place.far else 0.8
+            if leader is not None:
+                cost += 1.5 * sum(_passes(leader, other) for other in marks if other != mark)
+            offers.append(_Offer(place, box, leader, cost))
+    return offers
 
 
-def _overlap(box: _Box, other: _Box) -> bool:
+def _crowding(offer: _Offer, others: Sequence[_Offer]) -> float:
+    """What an offer costs among labels that have their places."""
+    cost = 0.0
+    for other in others:
+        cost += 4.0 * _overlap(offer.box, other.box)
+        if other.leader is not None:
+            cost += 1.0 * crosses(other.leader, offer.box)
+        if offer.leader is not None:
+            cost += 1.0 * crosses(offer.leader, other.box)
+            if other.leader is not None:
+                cost += 0.5 * _meet(offer.leader, other.leader)
+    return cost
+
+
+def _holds(box: Box, point: tuple[float, float], edge: float) -> bool:
+    return box[0] - edge < point[0] < box[2] + edge and box[1] - edge < point[1] < box[3] + edge
+
+
+def _apart(box: Box, point: tuple[float, float]) -> float:
+    """From a point to the nearest of a box."""
+    return math.hypot(
+        max(box[0] - point[0], 0.0, point[0] - box[2]), max(box[1] - point[1], 0.0, point[1] - box[3])
+    )
+
+
+def _overlap(box: Box, other: Box) -> bool:
     return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
 
 
-def _outside(box: _Box, size: tuple[float, float]) -> float:
-    return 4.0 if box[0] < 0 or box[1] < 0 or box[2] > size[0] or box[3] > size[1] else 0.0
+def crosses(line: Segment, box: Box) -> bool:
+    """Whether any of a line lies inside a box (Liang and Barsky's clipping)."""
+    x0, y0, x1, y1 = line
+    if max(x0, x1) < box[0] or min(x0, x1) > box[2] or max(y0, y1) < box[1] or min(y0, y1) > box[3]:
+        return False
+    enters, leaves = 0.0, 1.0
+    for start, step, low, high in ((x0, x1 - x0, box[0], box[2]), (y0, y1 - y0, box[1], box[3])):
+        if step:
+            first, second = sorted(((low - start) / step, (high - start) / step))
+            enters, leaves = max(enters, first), min(leaves, second)
+    return enters <= leaves
+
+
+def _passes(line: Segment, point: tuple[float, float], near: float = 8.0) -> bool:
+    """Whether a line passes a point closer than `near` pixels."""
+    x0, y0, x1, y1 = line
+    dx, dy = x1 - x0, y1 - y0
+    along = ((point[0] - x0) * dx + (point[1] - y0) * dy) / (dx * dx + dy * dy)
+    nearest = min(max(along, 0.0), 1.0)
+    return math.hypot(x0 + nearest * dx - point[0], y0 + nearest * dy - point[1]) < near
+
+
+def _meet(line: Segment, other: Segment) -> bool:
+    """Whether two lines cross."""
+
+    def side(of: Segment, x: float, y: float) -> float:
+        return (of[2] - of[0]) * (y - of[1]) - (of[3] - of[1]) * (x - of[0])
+
+    return (
+        side(line, *other[:2]) * side(line, *other[2:]) < 0
+        and side(other, *line[:2]) * side(other, *line[2:]) < 0
+    )

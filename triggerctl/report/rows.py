@@ -195,7 +195,7 @@ class Group(_Row):
             weights = separation_weights(self, leak_set)
             runs = [run for run in self.runs if all(run.rate(name) is not None for name in weights)]
             self._summaries[key] = (
-                weighted_sum([part(runs, name, w) for name, w in weights.items()], bounds=(-1.0, 1.0))
+                weighted_sum([part(runs, name, w) for name, w in weights.items()])
                 if runs and len(weights) > 1
                 else None
             )

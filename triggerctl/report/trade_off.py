@@ -3,171 +3,286 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import plotly.graph_objects as go
 
-from triggerctl.report.curves import share_axis
-from triggerctl.report.drawing import PAPER, Hue, lay_out, plain
-from triggerctl.report.labels import around
-from triggerctl.report.rows import Group
-from triggerctl.report.statistics import Interval, mean_over_seeds
-from triggerctl.report.styles import LONGEST_LINE, MOST_NAMES, Style, one_seed_each, where, whisker
+from triggerctl.report.drawing import COLUMN_WIDTH, INK, MUTED, PAPER, TEXT_WIDTH, brief, lay_out, plain
+from triggerctl.report.labels import Segment
+from triggerctl.report.pareto import frontier, parameter_paths
+from triggerctl.report.plane import FRONTIER, Plane, Point, add_names, name_frontier, set_axes, staircase
+from triggerctl.report.rows import HABIT_SETS, Group
+from triggerctl.report.scene import Scene
+from triggerctl.report.statistics import Interval
+from triggerctl.report.styles import (
+    LONGEST_LINE,
+    MOST_NAMES,
+    Style,
+    interval_words,
+    one_seed_each,
+    short_tag,
+    where,
+    whisker,
+)
+
+FEW = 6
+"""Groups whose names fit a narrow figure."""
+LONGEST_NAME = 24
+"""Characters of a name that stand on one line in a narrow figure."""
+MOST_MARKS = 60
+"""Groups that are shown, and those of the frontier."""
+RING = 22
 
 
-def trade_off_figure(groups: Sequence[Group], looks: Mapping[str, Style], leak_set: str) -> go.Figure:
-    """Habit kept (mean rate of outcome and collateral) against leak (rate on `leak_set`): large marks are
-    means over seeds with 95 % t-intervals both ways, small ones each seed. The upper left corner is the
-    aim."""
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """One group in the plane: means over seeds, their intervals, and each seed as (seed, leak, habit)."""
+
+    group: Group
+    look: Style
+    leak: float
+    habit: float
+    across: Interval | None
+    up: Interval | None
+    seeds: tuple[tuple[int, float, float], ...]
+
+    @property
+    def at(self) -> Point:
+        return self.leak, self.habit
+
+
+def trade_off_figure(scene: Scene) -> go.Figure | None:
+    """Habit kept (mean rate of outcome and collateral) against leak (rate on the leak set), the upper left
+    corner being the aim.
+
+    Large marks are means over seeds with their intervals both ways, small ones each seed; a line joins the
+    groups of a strategy that differ in one parameter; a dotted one borders what no strategy reaches. None
+    where no leak was measured.
+    """
+    if scene.leak_set is None:
+        return None
+    found = [mark for group in scene.groups if (mark := _mark(scene, group, scene.leak_set)) is not None]
+    best = frontier({mark.group.label: (mark.leak, mark.habit) for mark in found})
+    shown = {*best, *(group.label for group in scene.foremost(MOST_MARKS))}
+    marks = {mark.group.label: mark for mark in found if mark.group.label in shown}
+    if not marks:
+        return None
+    paths = [[marks[group.label] for group in path] for path in _paths(marks)]
+    names = _names(scene, marks, best, paths)
+    longest = max(len(line) for name in names.values() for line in name.split("\n"))
+    width = COLUMN_WIDTH if len(marks) <= FEW and longest <= LONGEST_NAME else TEXT_WIDTH
     figure = go.Figure()
-    width, height, margin = 820, 580, {"l": 76, "r": 32, "t": 76, "b": 64}
     lay_out(
         figure,
         title="What each strategy keeps, and what it lets leak",
-        subtitle=where(groups)
-        + (
-            "one seed"
-            if one_seed_each(groups)
-            else "large marks: mean over seeds with 95 % t-intervals; small marks: each seed"
-        )
-        + " · aim: upper left"
-        + (" · numbers: as in the figure of rates" if len(groups) > MOST_NAMES else ""),
+        subtitle=_subtitle(scene, [mark.group for mark in marks.values()], joined=bool(paths)),
         width=width,
-        height=height,
+        height=round(0.86 * width),
+        top=68,
     )
-    means: list[tuple[Group, float, float]] = []
-    obstacles: list[tuple[float, float]] = []
-    for group in groups:
-        points = [
-            (run.seed, leak, habit)
-            for run in group.runs
-            if (leak := run.rate(leak_set)) is not None and (habit := run.habit) is not None
-        ]
-        if not points:
-            continue
-        look = looks[group.label]
-        leaks, habits = (mean_over_seeds([point[i] for point in points]) for i in (1, 2))
-        if len(points) > 1:
-            _add_seeds(figure, points, look, group.tag)
-        _add_cross(figure, leaks.mean, habits.mean, leaks.interval, habits.interval, look.hue)
-        obstacles += _along(leaks.mean, habits.mean, leaks.interval, habits.interval)
-        obstacles += [(leak, habit) for _, leak, habit in points]
-        means.append((group, leaks.mean, habits.mean))
-    for group, leak, habit in means:
-        look = looks[group.label]
-        figure.add_scatter(
-            x=[leak],
-            y=[habit],
-            mode="markers",
-            marker={
-                "color": look.hue.mark,
-                "size": 13,
-                "symbol": look.symbol,
-                "line": {"width": 1.5, "color": PAPER},
-            },
-            cliponaxis=False,
-            hovertemplate=f"{plain(group.tag)}: leak %{{x:.3f}}, kept %{{y:.3f}}<extra></extra>",
-        )
-    low, high = share_axis(figure, "habit kept: mean rate of outcome and collateral")
-    figure.update_xaxes(
-        title_text=f"leak: trigger response rate on {plain(leak_set)}",
-        range=[low, high],
-        tickvals=[0, 0.25, 0.5, 0.75, 1],
-        showgrid=True,
-    )
-    figure.update_layout(margin=margin)
-    size = (width - margin["l"] - margin["r"], height - margin["t"] - margin["b"])
-    _label_means(
-        figure,
-        means,
-        obstacles,
-        looks,
-        low=low,
-        scale=(size[0] / (high - low), size[1] / (high - low)),
-        size=size,
-    )
+    figure.update_layout(margin={"l": 66, "r": 22, "b": 56})
+    detailed = [mark for label, mark in marks.items() if not names[label].isdecimal()]
+    plane = set_axes(figure, scene.leak_set, *_extent(list(marks.values()), detailed))
+    steps = staircase([marks[label].at for label in best], plane)
+    border = _add_line(figure, plane, steps, MUTED, dash="dot", name=FRONTIER)
+    lines: list[Segment] = []
+    for path in paths:
+        name = f"path of {plain(short_tag(path[0].group))}"
+        points = [mark.at for mark in path]
+        lines += _add_line(figure, plane, points, path[0].look.hue.mark, dash="solid", name=name)
+    for mark in detailed:
+        _add_seeds(figure, mark)
+        _add_arms(figure, mark)
+        lines += _arms(mark, plane)
+    taken = []
+    for mark in marks.values():
+        if _is_baseline(scene, mark):
+            _add_ring(figure, mark)
+            taken.append(plane.around(mark.at, RING / 2))
+        _add_mark(figure, mark)
+    taken.append(name_frontier(figure, steps, plane, [mark.at for mark in marks.values()], lines))
+    named = [(mark.at, names[label], mark.look.hue) for label, mark in marks.items()]
+    add_names(figure, named, plane, lines=[*border, *lines], taken=taken)
     return figure
 
 
-def _add_seeds(
-    figure: go.Figure, points: Sequence[tuple[int, float, float]], look: Style, label: str
-) -> None:
+def _paths(marks: Mapping[str, _Mark]) -> tuple[tuple[Group, ...], ...]:
+    return parameter_paths([mark.group for mark in marks.values()])
+
+
+def _extent(marks: Sequence[_Mark], detailed: Sequence[_Mark]) -> tuple[list[float], list[float]]:
+    """Leaks and habits that the axes must hold: the means, and of marks in detail the seeds and intervals."""
+    leaks = [mark.leak for mark in marks] + [leak for mark in detailed for _, leak, _ in mark.seeds]
+    leaks += [mark.across.high for mark in detailed if mark.across is not None]
+    habits = [mark.habit for mark in marks] + [habit for mark in detailed for _, _, habit in mark.seeds]
+    habits += [mark.up.low for mark in detailed if mark.up is not None]
+    return leaks, habits
+
+
+def _mark(scene: Scene, group: Group, leak_set: str) -> _Mark | None:
+    seeds = tuple(
+        (run.seed, leak, habit)
+        for run in group.runs
+        if (leak := run.rate(leak_set)) is not None and (habit := run.habit) is not None
+    )
+    if not seeds:
+        return None
+    leak, habit = (sum(seed[i] for seed in seeds) / len(seeds) for i in (1, 2))
+    return _Mark(
+        group,
+        scene.looks[group.label],
+        leak,
+        habit,
+        group.interval(leak_set),
+        habit_interval(group),
+        seeds if len(seeds) > 1 else (),
+    )
+
+
+def habit_interval(group: Group) -> Interval | None:
+    """Of the mean rate of outcome and collateral: the mean of their limits, wide enough whether or not the
+    two rise and fall together. Where all seeds agree on one of the two, that one has no width."""
+    found = [(mean, group.interval(name)) for name in HABIT_SETS if (mean := group.mean(name)) is not None]
+    known = [interval for _, interval in found if interval is not None]
+    if not known:
+        return None
+    low = sum(interval.low if interval else mean for mean, interval in found) / len(found)
+    high = sum(interval.high if interval else mean for mean, interval in found) / len(found)
+    return replace(known[0], low=low, high=high)
+
+
+def _subtitle(scene: Scene, drawn: Sequence[Group], *, joined: bool) -> str:
+    one = one_seed_each(scene.groups)
+    return (
+        where(scene.groups)
+        + "the upper left corner is best · "
+        + ("one seed" if one else "large: mean over seeds; small: each seed")
+        + f" · {interval_words(scene.groups, 'bars')}"
+        + (" · lines join a strategy's groups in the order of a parameter" if joined else "")
+        + (" · numbers: as in the figure of accuracies" if len(drawn) > MOST_NAMES else "")
+        + scene.left_out(drawn)
+    )
+
+
+def _add_line(
+    figure: go.Figure,
+    plane: Plane,
+    points: Sequence[tuple[float, float]],
+    colour: str,
+    *,
+    dash: str,
+    name: str,
+) -> list[Segment]:
+    """Draws a line through the points and returns its parts, for names to keep away from."""
     figure.add_scatter(
-        x=[leak for _, leak, _ in points],
-        y=[habit for _, _, habit in points],
+        x=[x for x, _ in points],
+        y=[y for _, y in points],
+        mode="lines",
+        name=name,
+        line={"color": colour, "width": 1.3 if dash == "dot" else 1.7, "dash": dash},
+        hoverinfo="skip",
+    )
+    return [plane.line(start, end) for start, end in pairwise(points)]
+
+
+def _add_seeds(figure: go.Figure, mark: _Mark) -> None:
+    if not mark.seeds:
+        return
+    figure.add_scatter(
+        x=[leak for _, leak, _ in mark.seeds],
+        y=[habit for _, _, habit in mark.seeds],
         mode="markers",
-        marker={"color": look.hue.mark, "size": 6, "symbol": look.symbol, "opacity": 0.6},
+        marker={"color": mark.look.hue.mark, "size": 6, "symbol": mark.look.symbol, "opacity": 0.6},
         cliponaxis=False,
-        customdata=[seed for seed, _, _ in points],
-        hovertemplate=f"{plain(label)}, seed %{{customdata}}: "
+        customdata=[seed for seed, _, _ in mark.seeds],
+        hovertemplate=f"{plain(short_tag(mark.group))}, seed %{{customdata}}: "
         "leak %{x:.3f}, kept %{y:.3f}<extra></extra>",
     )
 
 
-def _add_cross(
-    figure: go.Figure, x: float, y: float, across: Interval | None, up: Interval | None, hue: Hue
-) -> None:
-    """The arms of one mean that have an interval, under the marks."""
+def _add_arms(figure: go.Figure, mark: _Mark) -> None:
+    """The intervals that the mark has, under the marks."""
+    hue = mark.look.hue
+    across = whisker(mark.leak, mark.across, hue.mark, thickness=1.2, cap=4) if mark.across else None
+    up = whisker(mark.habit, mark.up, hue.mark, thickness=1.2, cap=4) if mark.up else None
     figure.add_scatter(
-        x=[x],
-        y=[y],
+        x=[mark.leak],
+        y=[mark.habit],
         mode="markers",
         marker={"size": 0.1, "color": hue.mark},
-        error_x=None if across is None else whisker(x, across, hue.mark, thickness=1.2, cap=4),
-        error_y=None if up is None else whisker(y, up, hue.mark, thickness=1.2, cap=4),
-        opacity=0.7,
+        error_x=across,
+        error_y=up,
+        opacity=0.65,
         hoverinfo="skip",
     )
 
 
-def _along(x: float, y: float, across: Interval | None, up: Interval | None) -> list[tuple[float, float]]:
-    """Points close together along the arms, for labels to keep away from."""
-    steps = [i / 60 for i in range(61)]
-    level = [(across.low + (across.high - across.low) * t, y) for t in steps] if across is not None else []
-    upright = [(x, up.low + (up.high - up.low) * t) for t in steps] if up is not None else []
-    return [*level, *upright]
+def _arms(mark: _Mark, plane: Plane) -> list[Segment]:
+    """What names should keep away from: the mark's intervals and its seeds."""
+    lines: list[Segment] = []
+    if mark.across is not None:
+        lines.append(plane.line((mark.across.low, mark.habit), (mark.across.high, mark.habit)))
+    if mark.up is not None:
+        lines.append(plane.line((mark.leak, mark.up.low), (mark.leak, mark.up.high)))
+    return [*lines, *(plane.line((leak, habit), (leak, habit)) for _, leak, habit in mark.seeds)]
 
 
-def _label_means(
-    figure: go.Figure,
-    means: Sequence[tuple[Group, float, float]],
-    obstacles: Sequence[tuple[float, float]],
-    looks: Mapping[str, Style],
-    *,
-    low: float,
-    scale: tuple[float, float],
-    size: tuple[float, float],
-) -> None:
-    """Write each group's name near its mean; `scale`: pixels per unit, across and up."""
-
-    def pixels(x: float, y: float) -> tuple[float, float]:
-        return (x - low) * scale[0], (y - low) * scale[1]
-
-    places = around(
-        [pixels(x, y) for _, x, y in means],
-        [_mark_name(group, looks[group.label]) for group, _, _ in means],
-        obstacles=[pixels(x, y) for x, y in obstacles],
-        size=size,
+def _add_ring(figure: go.Figure, mark: _Mark) -> None:
+    """What marks the baseline."""
+    figure.add_scatter(
+        x=[mark.leak],
+        y=[mark.habit],
+        mode="markers",
+        marker={"size": RING, "symbol": "circle-open", "color": INK, "line": {"width": 1.8}},
+        cliponaxis=False,
+        name="baseline",
+        hoverinfo="skip",
     )
-    for (group, x, y), place in zip(means, places, strict=True):
-        hue = looks[group.label].hue
-        figure.add_annotation(
-            x=x,
-            y=y,
-            ax=place.right,
-            ay=-place.up,
-            text=f"<b>{plain(_mark_name(group, looks[group.label]))}</b>",
-            showarrow=True,
-            arrowhead=0,
-            arrowwidth=1 if place.far else 0.1,
-            arrowcolor=hue.mark if place.far else "rgba(0,0,0,0)",
-            standoff=8,
-            bgcolor=PAPER,
-            borderpad=1,
-            font={"size": 12, "color": hue.text},
-        )
 
 
-def _mark_name(group: Group, look: Style) -> str:
-    if look.number is not None:
-        return str(look.number)
-    return group.tag if len(group.tag) <= LONGEST_LINE else f"{group.tag[: LONGEST_LINE - 1]}…"
+def _add_mark(figure: go.Figure, mark: _Mark) -> None:
+    tag = plain(short_tag(mark.group))
+    figure.add_scatter(
+        x=[mark.leak],
+        y=[mark.habit],
+        mode="markers",
+        name=tag,
+        marker={
+            "color": mark.look.hue.mark,
+            "size": 13,
+            "symbol": mark.look.symbol,
+            "line": {"width": 1.5, "color": PAPER},
+        },
+        cliponaxis=False,
+        hovertemplate=f"{tag}: leak %{{x:.3f}}, kept %{{y:.3f}}<extra></extra>",
+    )
+
+
+def _is_baseline(scene: Scene, mark: _Mark) -> bool:
+    return scene.baseline is not None and mark.group.label == scene.baseline.label
+
+
+def _names(
+    scene: Scene, marks: Mapping[str, _Mark], best: Sequence[str], paths: Sequence[Sequence[_Mark]]
+) -> dict[str, str]:
+    """What stands beside each mark: within a path the parameter alone, its ends and all others by name, what
+    is long on two lines. Where there are too many names, those of the baseline, the frontier and the paths'
+    ends, of the others their numbers."""
+    inner = {mark.group.label for path in paths for mark in path[1:-1]}
+    ends = {mark.group.label for path in paths for mark in (path[0], path[-1])}
+    result = {}
+    for label, mark in marks.items():
+        baseline = _is_baseline(scene, mark)
+        if len(marks) > MOST_NAMES and not (baseline or label in best or label in ends):
+            result[label] = str(mark.look.number)
+            continue
+        name, _, detail = mark.group.tag.partition(" · ")
+        if label in inner and detail:
+            text = brief(detail, LONGEST_LINE)
+        elif detail and len(mark.group.tag) > LONGEST_NAME:
+            text = f"{brief(name, LONGEST_NAME)}\n{brief(detail, LONGEST_LINE)}"
+        else:
+            text = short_tag(mark.group)
+        result[label] = f"{text}, baseline" if baseline else text
+    return result

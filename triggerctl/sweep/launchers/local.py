@@ -25,7 +25,7 @@ from triggerctl.sweep.launchers.worker import Check, Order, Stop, Train, work
 
 TICK_SECONDS = 0.25
 DEATHS = 3
-"""How often a run may take its worker with it before it counts as failed."""
+"""How often a run, or the check of all runs, may take its worker with it before it counts as failed."""
 MEMORY_SHARE = 0.8
 """Of the device's memory, what runs side by side may need by their estimates."""
 
@@ -91,17 +91,26 @@ class LocalLauncher:
             worker.process.join()
 
     def check(self, jobs: Sequence[CellJob], settings: RunSettings, *, stop: threading.Event) -> Checked:
-        """By the first worker, which has to load what that takes anyway.
+        """By the first worker, which has to load what that takes anyway; where it dies of it, by another.
 
-        Raises RunError where it dies of it, InterruptedRunError once `stop` is set."""
-        worker = self._begin({})
-        worker.send(Check(tuple(jobs), settings))
-        while not wait([worker.connection], TICK_SECONDS):
-            if stop.is_set():
-                raise InterruptedRunError("stopped before any run began")
-        answer = worker.receive()
-        if not isinstance(answer, Checked):
-            raise RunError("the process that checks the runs died", why=worker.death())
+        Raises RunError where those die too, InterruptedRunError once `stop` is set."""
+        order = Check(tuple(jobs), settings)
+        for _ in range(DEATHS):
+            worker = self._begin({})
+            worker.send(order)
+            while not wait([worker.connection], TICK_SECONDS):
+                if stop.is_set():
+                    raise InterruptedRunError("stopped before any run began")
+            answer = worker.receive()
+            if isinstance(answer, Checked):
+                break
+            self._end(worker)
+        else:
+            raise RunError(
+                f"the process that checks the runs died, {DEATHS} times",
+                why=worker.death(),
+                mend="the same command tries again; where memory is short, first end what else runs here",
+            )
         self._checked = answer
         if answer.devices > 1:
             self._end(worker)  # it sees all of the devices, and is to see its own only

@@ -1,0 +1,72 @@
+"""What the figures of one experiment are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from triggerctl.report.comparisons import Comparison
+from triggerctl.report.rows import Group, leak_set_of, shown_sets
+from triggerctl.report.styles import Style, styles
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """The groups of one experiment (others have other data), the baseline first; how they look; what a leak
+    is read from; their differences to the baseline."""
+
+    groups: tuple[Group, ...]
+    looks: Mapping[str, Style]
+    baseline: Group | None
+    leak_set: str | None
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def sets(self) -> dict[str, bool]:
+        """Every measured set → whether the habit is wanted there."""
+        return shown_sets(self.groups)
+
+    def foremost(self, most: int) -> tuple[Group, ...]:
+        """As many of the groups as there is room for, in their order: the baseline, the best of each strategy
+        by separation, then the next best."""
+        if len(self.groups) <= most:
+            return self.groups
+        own = self.baseline.label if self.baseline is not None else None
+        ranked = sorted(
+            self.groups, key=lambda group: (group.label == own, *self._worth(group)), reverse=True
+        )
+        first = {group.strategy: group.label for group in reversed(ranked)}
+        ranked.sort(key=lambda group: group.label not in (own, first[group.strategy]))
+        chosen = {group.label for group in ranked[:most]}
+        return tuple(group for group in self.groups if group.label in chosen)
+
+    def _worth(self, group: Group) -> tuple[float, float]:
+        """Separation or, where no leak was measured, the outcome rate."""
+        separation = group.separation(self.leak_set) if self.leak_set else None
+        return (-2.0 if separation is None else separation, group.mean("outcome") or 0.0)
+
+    def left_out(self, drawn: Sequence[Group]) -> str:
+        """A remark for the subtitle on the groups that a figure has no room for; empty where it has all."""
+        if len(drawn) == len(self.groups):
+            return ""
+        return (
+            f" · {len(drawn)} of {len(self.groups)} groups"
+            f": {'the baseline, ' if self.baseline is not None else ''}each strategy's best, the next best"
+        )
+
+
+def scene(groups: Sequence[Group], baseline: Group | None, comparisons: Sequence[Comparison] = ()) -> Scene:
+    """The scene of one experiment's groups. `baseline`: of this experiment or, in a report on several, of
+    another: then the group of its strategy with the most seeds stands for it here."""
+    labels = {group.label for group in groups}
+    own = baseline
+    if baseline is not None and baseline.label not in labels:
+        alike = [group for group in groups if group.strategy == baseline.strategy]
+        own = max(alike, key=lambda group: len(group.runs), default=None)
+    return Scene(
+        tuple(groups),
+        styles(groups, own.strategy if own is not None else None),
+        own,
+        leak_set_of(groups),
+        tuple(comparison for comparison in comparisons if comparison.group in labels),
+    )
