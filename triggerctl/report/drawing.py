@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
@@ -141,6 +141,14 @@ def lay_out(figure: go.Figure, *, title: str, subtitle: str, width: int, height:
     }
     figure.update_xaxes(**axis, showline=True, showgrid=False)
     figure.update_yaxes(**axis, showline=False, showgrid=True)
+
+
+def add_notes(figure: go.Figure, notes: Iterable[Mapping[str, object]]) -> None:
+    """Add annotations all at once: plotly copies all there are for each that is added by itself."""
+    figure.layout.annotations = [
+        *figure.layout.annotations,
+        *(go.layout.Annotation(**note) for note in notes),
+    ]
 
 
 def _broken(text: str, room: float) -> list[str]:

@@ -18,6 +18,7 @@ from triggerctl.report.statistics import Interval
 from triggerctl.report.styles import (
     LONGEST_LINE,
     MOST_NAMES,
+    MOST_ROWS,
     Style,
     interval_words,
     one_seed_each,
@@ -30,8 +31,6 @@ FEW = 6
 """Groups whose names fit a narrow figure."""
 LONGEST_NAME = 24
 """Characters of a name that stand on one line in a narrow figure."""
-MOST_MARKS = 60
-"""Groups that are shown, and those of the frontier."""
 RING = 22
 
 
@@ -64,7 +63,7 @@ def trade_off_figure(scene: Scene) -> go.Figure | None:
         return None
     found = [mark for group in scene.groups if (mark := _mark(scene, group, scene.leak_set)) is not None]
     best = frontier({mark.group.label: (mark.leak, mark.habit) for mark in found})
-    shown = {*best, *(group.label for group in scene.foremost(MOST_MARKS))}
+    shown = {*best, *(group.label for group in scene.foremost(MOST_ROWS))}
     marks = {mark.group.label: mark for mark in found if mark.group.label in shown}
     if not marks:
         return None
