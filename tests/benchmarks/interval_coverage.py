@@ -209,7 +209,8 @@ def alarm_table(found: Sequence[Alarm]) -> list[str]:
         worst = max(own, key=lambda alarm: alarm.ours)
         lines.append(
             f"| {seeds} | {strategies} | {_mean([a.ours for a in own]):.1%} "
-            f"| {worst.ours:.1%}: {worst.world} | {_mean([a.plain for a in own]):.1%} | {max(a.plain for a in own):.1%} |"
+            f"| {worst.ours:.1%}: {worst.world} "
+            f"| {_mean([a.plain for a in own]):.1%} | {max(a.plain for a in own):.1%} |"
         )
     return lines
 

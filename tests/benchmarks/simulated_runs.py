@@ -1,7 +1,7 @@
 """Runs whose truth is known: counts by seed and trigger word, drawn from normal effects on the log odds.
 
-Seeds and words add an effect each to the log odds of a row's answer, and so does each pair of them. Seeds have
-60 to 120 rows over words of unequal shares, and with five words or more each seed lacks one, as
+Seeds and words add an effect each to the log odds of a row's answer, and so does each pair of them. Seeds
+have 60 to 120 rows over words of unequal shares, and with five words or more each seed lacks one, as
 truth_minus_proxy lacks the seed's proxy word."""
 
 from __future__ import annotations
