@@ -94,6 +94,8 @@ def _show(made: ReportResult) -> None:
     from triggerctl import console
 
     console.say("found", made.headline)
+    for sentence in made.summary.few_seeds:
+        console.say("seeds", sentence)
     console.out.print()
     console.out.print(_table(made.groups))
     console.out.print()
