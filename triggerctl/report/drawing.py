@@ -1,9 +1,10 @@
 """What all figures share: colours, type, axes.
 
-The hues are Okabe and Ito's (2008, Color universal design), told apart by readers of every common colour
-vision; text takes a darker shade of its mark's hue, so that it can be read on paper. No figure leans on hue
-alone: names, markers and dashes say the same in grey. `DARK` maps each colour used here to its counterpart on
-a dark page: the page recolours a figure by replacing one with the other.
+The hues are Okabe and Ito's (2008, Color universal design) but for grey and wine, which were chosen to lie
+apart from them in simulated red, green and blue blindness too; text takes a darker shade of its mark's hue,
+so that it can be read on paper. No figure leans on hue alone: names, markers and dashes say the same in grey.
+`DARK` maps each colour used here to its counterpart on a dark page: the page recolours a figure by replacing
+one with the other.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ class Hue:
     dark: str
 
 
-GREY = Hue("#7d8590", "#4d5560", "#a3abb5")
-BLUE = Hue("#0072b2", "#005d92", "#56a8e6")
+GREY = Hue("#5f6772", "#4d5560", "#d0d7de")
+BLUE = Hue("#0072b2", "#005d92", "#4a9ade")
 VERMILLION = Hue("#d55e00", "#ab4a00", "#ff8b43")
 GREEN = Hue("#009e73", "#00704f", "#2ec79b")
 PINK = Hue("#cc79a7", "#9a4475", "#e59ac3")
 AMBER = Hue("#e69f00", "#8a5f00", "#f2b83b")
 SKY = Hue("#56b4e9", "#21719c", "#8accf2")
-WINE = Hue("#882255", "#7a1e4c", "#d083a9")
+WINE = Hue("#6a1240", "#6a1240", "#bb6c93")
 HUES = (BLUE, VERMILLION, GREEN, PINK, AMBER, SKY, WINE)
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star")
 DASHES = ("solid", "dash", "dot", "dashdot")
