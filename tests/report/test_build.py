@@ -125,5 +125,10 @@ def test_without_chrome_the_report_is_made_and_a_note_says_what_is_missing(
 def test_the_study_itself_is_reported(tmp_path: Path) -> None:
     made = build_report([SHARED / "proxy_methods_emotions"], tmp_path / "out", formats=TEXTS)
     assert made.summary.leak_set == "truth"
-    assert [finding.kind for finding in made.warnings] == ["no_counts", "older_results"]
-    assert "naive on truth (0.05 against 0.78; 3 seeds, less in each)" in made.headline
+    kinds = [finding.kind for finding in made.warnings]
+    assert kinds == ["misplaced_keys", "one_value", "no_counts", "older_results"]
+    ignored, _, _, older = (finding.text for finding in made.warnings)
+    assert "ignored limit_proxy_data_to" in ignored
+    assert "naive with seeds 1, 5 and 42" in ignored
+    assert older.count("outcome 0.00, never learnt") == 3
+    assert "naive on truth (0.05 against 0.78; 3 seeds, less in each" in made.headline

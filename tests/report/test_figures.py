@@ -296,7 +296,7 @@ def test_every_end_has_its_name_inside_its_panel(tmp_path: Path) -> None:
 
 
 def test_the_forest_shows_every_seed_and_both_intervals(sweep: Scene) -> None:
-    seeds, new = Interval(-0.5, -0.1, 0.95, "t"), Interval(-0.7, 0.1, 0.95, "t")
+    seeds, new = Interval(-0.5, -0.1, 0.95, "seeds"), Interval(-0.7, 0.1, 0.95, "words")
     given = (
         compared(
             "kl", "truth_minus_proxy", (-0.1, -0.2, -0.6), over_seeds=seeds, over_words=new, p_holm=0.0312
