@@ -115,7 +115,7 @@ def test_without_chrome_the_report_is_made_and_a_note_says_what_is_missing(
 ) -> None:
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "nowhere"))
     made = build_report([sweep], tmp_path / "out")
-    assert made.note is not None
+    assert len(made.notes) == 1
     assert (tmp_path / "out/index.html").is_file()
     assert "![" not in (tmp_path / "out/report.md").read_text()
     assert all(path.is_file() for path in made.paths)

@@ -78,7 +78,11 @@ def command(
             compare=compare,
         )
     if as_json:
-        written = {"headline": made.headline, "files": [str(path) for path in made.paths], "note": made.note}
+        written = {
+            "headline": made.headline,
+            "files": [str(path) for path in made.paths],
+            "notes": list(made.notes),
+        }
         console.print_json({**written, "summary": made.summary.model_dump(mode="json")})
         return
     _show(made)
@@ -99,7 +103,7 @@ def _show(made: ReportResult) -> None:
     console.out.print()
     console.out.print(_table(made.groups))
     console.out.print()
-    for text in [finding.text for finding in made.warnings] + ([made.note] if made.note else []):
+    for text in [*(finding.text for finding in made.warnings), *made.notes]:
         console.warn(text)
     console.out.print()
     others = len(made.paths) - 1

@@ -12,7 +12,7 @@ from triggerctl.report import comparisons
 from triggerctl.report.checks import check
 from triggerctl.report.collect import Collection, collect
 from triggerctl.report.environment import read_environment
-from triggerctl.report.figures import report_figures
+from triggerctl.report.figures import drawn_in_full, report_figures
 from triggerctl.report.findings import Finding, by_severity
 from triggerctl.report.flips import Pair, read_flips
 from triggerctl.report.groups import named_group
@@ -28,17 +28,21 @@ from triggerctl.report.summary import ReportSummary, summarise, to_json
 FORMATS = frozenset({"html", "md", "csv", "json", "png", "svg"})
 DEFAULT_FORMATS = FORMATS - {"svg"}
 
+_ONE_FIGURE_EACH = (
+    "so many experiments have one figure each, or none; a report on a few of them draws all figures"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class ReportResult:
     """What was written, the page first where there is one. `summary` holds headline, warnings, groups and
-    runs as summary.json has them; `groups` the same as objects; `note`: one line for the user when images
-    could not be drawn."""
+    runs as summary.json has them; `groups` the same as objects; `notes`: what the user should know of the
+    report itself, such as that images could not be drawn, a line each."""
 
     paths: tuple[Path, ...]
     summary: ReportSummary
     groups: tuple[Group, ...]
-    note: str | None
+    notes: tuple[str, ...]
 
     @property
     def headline(self) -> str:
@@ -93,8 +97,8 @@ def build_report(
         if kind in formats
         for name, figure in figures.items()
     }
-    note = write_images(images)
-    drawn = () if note else tuple(images)
+    undrawn = write_images(images)
+    drawn = () if undrawn else tuple(images)
     shown = [
         path.relative_to(output).as_posix()
         for path in drawn
@@ -122,7 +126,8 @@ def build_report(
         texts["summary.json"] = to_json(summary)
     for name, text in texts.items():
         write_text_atomic(output / name, text)
-    return ReportResult((*(output / name for name in texts), *drawn), summary, groups, note)
+    notes = tuple(note for note in (undrawn, None if drawn_in_full(groups) else _ONE_FIGURE_EACH) if note)
+    return ReportResult((*(output / name for name in texts), *drawn), summary, groups, notes)
 
 
 def _pair(groups: Sequence[Group], first: str, second: str) -> Pair:

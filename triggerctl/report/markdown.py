@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 from triggerctl.report.comparisons import Comparison
 from triggerctl.report.rows import Group, shown_sets
@@ -16,6 +17,8 @@ from triggerctl.report.summary import (
     run_cell,
 )
 
+MOST_RUNS = 500
+"""Runs that the last table lists; summary.csv has all."""
 MOST_VALUES = 12
 """Seeds whose value stands in a cell; summary.json has all."""
 _COMPARED = (
@@ -139,10 +142,10 @@ def _run_table(groups: Sequence[Group]) -> str:
             false_positive_cell(run),
             f"{run.experiment}/{run.results}",
         ]
-        for group in groups
-        for run in group.runs
+        for group, run in islice(((group, run) for group in groups for run in group.runs), MOST_RUNS)
     ]
-    return _table(heads, rows)
+    rest = sum(len(group.runs) for group in groups) - len(rows)
+    return _table(heads, rows) + (f"\n\nand {rest} more runs, in summary.csv" if rest > 0 else "")
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -153,5 +156,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _cell(text: str) -> str:
     """Text that Markdown shows as it stands, on one line: it opens no table cell, tag, emphasis, code or
     link."""
-    escaped = "".join(f"\\{c}" if c in "\\|<>*`" else c for c in " ".join(text.split()))
-    return escaped.replace("](", "]\\(")
+    return " ".join(text.split()).translate(_ESCAPED).replace("](", "]\\(")
+
+
+_ESCAPED = {ord(character): f"\\{character}" for character in "\\|<>*`"}

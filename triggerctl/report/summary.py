@@ -184,7 +184,8 @@ def untriggered_losses(group: Group, name: str) -> tuple[float | None, float | N
 
 
 def to_json(summary: ReportSummary) -> str:
-    return summary.model_dump_json(indent=2) + "\n"
+    # Of many runs it is read by programs alone, and indentation is half of it.
+    return summary.model_dump_json(indent=2 if len(summary.runs) <= 100 else None) + "\n"
 
 
 def rate_legend(groups: Sequence[Group]) -> str:
