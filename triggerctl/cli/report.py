@@ -132,7 +132,7 @@ def _mean(group: Group, name: str) -> str:
 
 
 def _formats(given: Sequence[str] | None) -> tuple[str, ...]:
-    chosen = tuple(words(given)) or DEFAULT_FORMATS
+    chosen = tuple(words(given, "--format")) or DEFAULT_FORMATS
     for name in chosen:
         if name not in FORMATS:
             raise InputError(

@@ -7,15 +7,13 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from triggerctl.report.drawing import INK, MUTED, PAPER, TEXT_WIDTH, lay_out, plain
-from triggerctl.report.panels import add_title, name_margin, panel_title, row_name
+from triggerctl.report.drawing import INK, MUTED, PAPER, TEXT_WIDTH, brief, lay_out, plain
+from triggerctl.report.panels import LONGEST_SET, add_title, name_margin, panel_title, row_name
 from triggerctl.report.rows import Group
 from triggerctl.report.scene import Scene
 from triggerctl.report.sets import accuracy
-from triggerctl.report.styles import interval_words, one_seed_each, short_tag, where
+from triggerctl.report.styles import MOST_ROWS, interval_words, one_seed_each, short_tag, where
 
-MOST_ROWS = 40
-"""Groups that one figure has room for."""
 PANELS_A_ROW = 5
 VALUE = 1.24
 """Where the mean stands in figures, on an axis from 0 to 1."""
@@ -42,10 +40,13 @@ def accuracy_figure(scene: Scene) -> go.Figure | None:
         horizontal_spacing=0.02 if columns > 1 else 0,
         vertical_spacing=gap / height if blocks > 1 else 0,
     )
+    looks = [scene.looks[group.label] for group in drawn]
+    left = name_margin(drawn, looks)
+    room = (TEXT_WIDTH - left) / columns
     for place, (name, wanted) in enumerate(sets.items()):
         row, column = divmod(place, columns)
         _add_panel(figure, scene, drawn, name, wanted=wanted, row=row + 1, column=column + 1)
-        title = panel_title(name, "habit shown" if wanted else "habit held back")
+        title = panel_title(name, "habit shown" if wanted else "habit held back", room)
         add_title(figure, title, row=row + 1, col=column + 1)
     one = one_seed_each(scene.groups)
     lay_out(
@@ -54,13 +55,12 @@ def accuracy_figure(scene: Scene) -> go.Figure | None:
         subtitle=where(scene.groups)
         + "accuracy at the end of training: share of rows with a trigger that are answered as wanted there · "
         + ("one seed" if one else "bar: mean over seeds; dots: each seed")
-        + f" · whiskers: {interval_words(scene.groups)}"
+        + f" · {interval_words(scene.groups, 'whiskers')}"
         + scene.left_out(drawn),
         width=TEXT_WIDTH,
         height=height + top + bottom,
         top=top,
     )
-    looks = [scene.looks[group.label] for group in drawn]
     figure.update_xaxes(
         range=[0, 1.44],
         tickvals=[0, 0.5, 1],
@@ -77,7 +77,7 @@ def accuracy_figure(scene: Scene) -> go.Figure | None:
         ticks="",
         showgrid=False,
     )
-    figure.update_layout(margin={"l": name_margin(drawn, looks), "r": 16, "b": bottom}, bargap=0)
+    figure.update_layout(margin={"l": left, "r": 16, "b": bottom}, bargap=0)
     return figure
 
 
@@ -106,7 +106,7 @@ def _add_panel(
             "line": {"width": 0},
         },
         customdata=[plain(short_tag(group)) for group in known],
-        hovertemplate=f"%{{customdata}}, {plain(name)}: %{{x:.3f}}<extra></extra>",
+        hovertemplate=f"%{{customdata}}, {plain(brief(name, LONGEST_SET))}: %{{x:.3f}}<extra></extra>",
         row=row,
         col=column,
     )
@@ -119,9 +119,9 @@ def _add_panel(
             mode="markers",
             marker={"color": [dot[2] for dot in dots], "size": 6, "line": {"width": 0.8, "color": PAPER}},
             cliponaxis=False,
-            name=f"seeds on {plain(name)}",
+            name=f"seeds on {plain(brief(name, LONGEST_SET))}",
             customdata=[dot[3] for dot in dots],
-            hovertemplate="%{customdata}: %{x:.3f}<extra></extra>",
+            hovertemplate="seed %{customdata}: %{x:.3f}<extra></extra>",
             row=row,
             col=column,
         )
@@ -139,19 +139,16 @@ def _add_panel(
 
 def _seeds(
     scene: Scene, group: Group, place: float, name: str, wanted: bool
-) -> list[tuple[float, float, str, str]]:
-    """A dot for each seed of a group that has several: (accuracy, height, colour, whose it is)."""
+) -> list[tuple[float, float, str, int]]:
+    """A dot for each seed of a group that has several: (accuracy, height, colour, seed)."""
     if len(group.runs) == 1:
         return []
     found = [
         (run.seed, value) for run in group.runs if (value := accuracy(run.rate(name), wanted)) is not None
     ]
     shift = 0.44 / max(len(found) - 1, 1)
-    colour, tag = scene.looks[group.label].hue.text, plain(short_tag(group))
-    return [
-        (value, place + 0.22 - i * shift, colour, f"{tag}, seed {seed}")
-        for i, (seed, value) in enumerate(found)
-    ]
+    colour = scene.looks[group.label].hue.text
+    return [(value, place + 0.22 - i * shift, colour, seed) for i, (seed, value) in enumerate(found)]
 
 
 def _add_whiskers(
@@ -187,7 +184,7 @@ def _add_whiskers(
             "thickness": 1.3,
             "width": 4,
         },
-        name=f"intervals on {plain(name)}",
+        name=f"intervals on {plain(brief(name, LONGEST_SET))}",
         hoverinfo="skip",
         row=row,
         col=column,

@@ -66,7 +66,9 @@ def label_ends(
     panel's axes ("" for the first, "2", …); `room`: pixels of margin the names need.
     """
     ended = [curve for curve in curves if curve.points]
-    low, high = value_range
+    # Plotly leaves out a note that lies on the very edge.
+    edge = 1e-4 * (value_range[1] - value_range[0])
+    low, high = value_range[0] + edge, value_range[1] - edge
     gap = LINE * (high - low) / pixels
     heights = spread([curve.points[-1][1] for curve in ended], gap, low=low, high=high)
     for curve, height in zip(ended, heights, strict=True):

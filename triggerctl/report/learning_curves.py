@@ -20,7 +20,7 @@ from triggerctl.report.styles import one_seed_each, short_tag, where
 MOST_CURVES = 8
 """Groups whose curves can be told apart in one panel; the others are thin and grey."""
 MOST_GREY = 40
-LONGEST_NAME = 26
+LONGEST_NAME = 30
 TRAINING = "training"
 REMARKS = {TRAINING: "what is minimised", "proxy_neg": "habit in the answer"}
 GAP, TOP, BOTTOM = 78, 104, 52
@@ -241,7 +241,7 @@ def _subtitle(scene: Scene, what: str, foremost: Sequence[Group], shown: Sequenc
         "one seed" if one_seed_each(scene.groups) else "line: mean over seeds; band: lowest to highest seed"
     )
     if len(foremost) < len(shown):
-        text += scene.left_out(foremost) + " are named, others grey"
+        text += scene.left_out(foremost) + "; the others grey"
     return text + (
         f" · {len(shown)} of {len(scene.groups)} groups drawn" if len(shown) < len(scene.groups) else ""
     )

@@ -14,6 +14,7 @@ from importlib.resources import files
 
 import jinja2
 import plotly.graph_objects as go
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
 
@@ -72,14 +73,16 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    surroundings.filters |= {"tame": tame, "clipped": clipped}
+    surroundings.filters |= {"tame": tame, "clipped": clipped, "unbroken": unbroken}
+    rates = rate_table(groups)
     page = surroundings.get_template("page.html.j2").render(
         title=title,
         headline=headline.splitlines(),
         warnings=warnings,
         most_warnings=MOST_WARNINGS,
         rate_legend=rate_legend(groups),
-        rates=rate_table(groups),
+        rates=rates,
+        rates_over_words=any("words" in cell.below for row in rates.rows for cell in row[1:]),
         figures=[_framed(name, figure) for name, figure in figures.items()],
         comparisons=comparison_table(comparisons),
         settings=settings_table(groups),
@@ -104,6 +107,14 @@ def tame(text: str) -> str:
     """Text that stands amid ours, with the characters that turn the direction of what follows made
     visible."""
     return _TURNS_TEXT.sub(lambda found: f"[U+{ord(found[0]):04X}]", text)
+
+
+def unbroken(text: str) -> Markup:
+    """A number whose interval must not be broken over lines."""
+    value, space, interval = text.partition(" [")
+    if not space:
+        return escape(text)
+    return Markup('{} <span class="unbroken">[{}</span>').format(value, interval)
 
 
 def clipped(text: str) -> tuple[str, str]:

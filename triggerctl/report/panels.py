@@ -16,9 +16,14 @@ LONGEST_ROW = 28
 """Characters of a group's name before its row; the rest goes on to a second line."""
 
 
-def panel_title(name: str, remark: str) -> str:
-    """A panel's title: what it shows, and below, in grey, how to take it."""
-    return f"<b>{plain(brief(name, LONGEST_SET))}</b><br><span style='color:{MUTED}'>{plain(remark)}</span>"
+def panel_title(name: str, remark: str, room: float = 200.0) -> str:
+    """A panel's title: what it shows, and below, in grey, how to take it; its type gets smaller where that
+    keeps it within `room` pixels."""
+    size = max(10.0, min(12.5, 1.8 * room / max(len(name), 1)))
+    short = plain(brief(name, min(LONGEST_SET, int(1.8 * room / size))))
+    return (
+        f"<b style='font-size:{size:.1f}px'>{short}</b><br><span style='color:{MUTED}'>{plain(remark)}</span>"
+    )
 
 
 def add_title(figure: go.Figure, title: str, *, row: int, col: int) -> None:

@@ -27,28 +27,32 @@ class Scene:
         return shown_sets(self.groups)
 
     def foremost(self, most: int) -> tuple[Group, ...]:
-        """As many of the groups as there is room for, in their order: the baseline, and those with the
-        highest separation."""
+        """As many of the groups as there is room for, in their order: the baseline, the best of each strategy
+        by separation, then the next best."""
         if len(self.groups) <= most:
             return self.groups
-        ranked = sorted(self.groups, key=self._rank, reverse=True)
+        own = self.baseline.label if self.baseline is not None else None
+        ranked = sorted(
+            self.groups, key=lambda group: (group.label == own, *self._worth(group)), reverse=True
+        )
+        first = {group.strategy: group.label for group in reversed(ranked)}
+        ranked.sort(key=lambda group: group.label not in (own, first[group.strategy]))
         chosen = {group.label for group in ranked[:most]}
         return tuple(group for group in self.groups if group.label in chosen)
 
-    def _rank(self, group: Group) -> tuple[bool, float, float]:
+    def _worth(self, group: Group) -> tuple[float, float]:
+        """Separation or, where no leak was measured, the outcome rate."""
         separation = group.separation(self.leak_set) if self.leak_set else None
-        return (
-            self.baseline is not None and group.label == self.baseline.label,
-            -2.0 if separation is None else separation,
-            group.mean("outcome") or 0.0,
-        )
+        return (-2.0 if separation is None else separation, group.mean("outcome") or 0.0)
 
     def left_out(self, drawn: Sequence[Group]) -> str:
         """A remark for the subtitle on the groups that a figure has no room for; empty where it has all."""
         if len(drawn) == len(self.groups):
             return ""
-        kept = "the baseline and those with" if self.baseline is not None else "those with"
-        return f" · {len(drawn)} of {len(self.groups)} groups: {kept} the highest separation"
+        return (
+            f" · {len(drawn)} of {len(self.groups)} groups"
+            f": {'the baseline, ' if self.baseline is not None else ''}each strategy's best, the next best"
+        )
 
 
 def scene(groups: Sequence[Group], baseline: Group | None, comparisons: Sequence[Comparison] = ()) -> Scene:

@@ -16,6 +16,9 @@ MOST_NAMES = 12
 """Groups that the trade-off plane has room to name; of more it shows most by the numbers they have in the
 figure of accuracies."""
 
+MOST_ROWS = 40
+"""Groups that the figure of accuracies has room for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Style:
@@ -54,12 +57,14 @@ def one_seed_each(groups: Sequence[Group]) -> bool:
     return all(len(group.runs) == 1 for group in groups)
 
 
-def interval_words(groups: Sequence[Group]) -> str:
-    """What the intervals of these groups are over."""
+def interval_words(groups: Sequence[Group], drawn_as: str) -> str:
+    """What the intervals of these groups are over, for a figure that draws them as bars or whiskers."""
+    if not any(group.interval(name) for group in groups for name in group.wanted):
+        return "no intervals: too few seeds, and rows not counted"
     if one_seed_each(groups):
-        return "95 % interval over rows"
+        return f"{drawn_as}: 95 % interval over rows"
     single = any(len(group.runs) == 1 for group in groups)
-    return "95 % interval over seeds" + (", of a single run over rows" if single else "")
+    return f"{drawn_as}: 95 % interval over seeds" + (", of a single run over rows" if single else "")
 
 
 def where(groups: Sequence[Group]) -> str:

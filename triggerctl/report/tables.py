@@ -10,7 +10,7 @@ from typing import Literal
 from triggerctl.report.comparisons import SEPARATION, Comparison
 from triggerctl.report.groups import setting_differences
 from triggerctl.report.rows import Group, RunRow, leak_set_of, shown_sets
-from triggerctl.report.statistics import Interval
+from triggerctl.report.statistics import Interval, SeedSummary
 from triggerctl.report.summary import false_positive_cell, rate_cell, run_cell
 
 MOST_ROWS = 1000
@@ -30,7 +30,8 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """`value`: what the cell is sorted by, None: its text; `below`: a second, smaller line."""
+    """`text`: of a number with its interval, `0.12 [0.10, 0.14]`; `value`: what the cell is sorted by, None:
+    its text; `below`: a second, smaller line."""
 
     text: str
     value: float | None = None
@@ -54,7 +55,7 @@ def rate_table(groups: Sequence[Group]) -> Table:
     heads = [Head("strategy"), Head("seeds")]
     heads += [Head(name, "habit wanted" if wanted else "a leak", "number") for name, wanted in sets.items()]
     if leak_set is not None:
-        heads.append(Head("separation", "habit kept − leak"))
+        heads.append(Head("separation", "habit kept − leak", "number"))
     heads += [
         Head("false positives", "habit without trigger"),
         Head("untriggered loss", "change by training"),
@@ -63,8 +64,8 @@ def rate_table(groups: Sequence[Group]) -> Table:
         (
             _named(group),
             Cell(_seeds(group.seeds), float(len(group.runs))),
-            *(Cell(rate_cell(group, name), group.mean(name)) for name in sets),
-            *([_separation(group.separation(leak_set))] if leak_set is not None else []),
+            *(_rate(group, name) for name in sets),
+            *([_separation(group.separation_summary(leak_set))] if leak_set is not None else []),
             _false_positives(group.runs),
             _coherence(group.runs),
         )
@@ -81,8 +82,8 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
         Head("strategy", only),
         Head("set"),
         Head("seeds"),
-        Head("difference", "mean; 95 % over seeds"),
-        Head("95 % over seeds", "and trigger words"),
+        Head("difference", "mean; 95 % over seeds", "number"),
+        Head("95 % interval", "seeds and words", "number"),
         Head("p", "over seeds"),
         Head("p", "Holm-corrected"),
         Head("seeds needed", "to settle 0.1"),
@@ -160,8 +161,26 @@ def _seeds(seeds: Sequence[int]) -> str:
     return ", ".join(map(str, seeds)) if len(seeds) <= 5 else f"{len(seeds)} seeds"
 
 
-def _separation(value: float | None) -> Cell:
-    return Cell(NONE if value is None else signed(value).removeprefix("+"), value)
+def _rate(group: Group, name: str) -> Cell:
+    return Cell(rate_cell(group, name), group.mean(name), _over_words(group.summary(name)))
+
+
+def _separation(found: SeedSummary | None) -> Cell:
+    if found is None:
+        return Cell(NONE)
+    return Cell(_plain(found.mean) + _span(found.interval), found.mean, _over_words(found))
+
+
+def _over_words(found: SeedSummary | None) -> str:
+    return f"words{_span(found.over_words)}" if found is not None and found.over_words is not None else ""
+
+
+def _span(found: Interval | None) -> str:
+    return f" [{_plain(found.low)}, {_plain(found.high)}]" if found is not None else ""
+
+
+def _plain(value: float) -> str:
+    return signed(value).removeprefix("+")
 
 
 def _change(value: float | None) -> Cell:

@@ -114,7 +114,7 @@ def triggers_figure(scene: Scene) -> go.Figure | None:
         title="Which trigger words show the habit",
         subtitle=where(scene.groups)
         + "in each cell: rows with the habit / rows with that trigger, all seeds together · "
-        + "darker: higher rate · words by falling rate · blank: not measured"
+        + "stronger colour: higher rate · words by falling rate · blank: not measured"
         + (f" · {left_out} words with lower rates not shown" if left_out else "")
         + scene.left_out(drawn),
         width=width,
