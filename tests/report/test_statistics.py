@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import stdtrit
@@ -15,6 +15,7 @@ from triggerctl.experiment.results import Count
 from triggerctl.report.statistics import Part, SeedSummary, mean_over_seeds, weighted_sums, wilson_interval
 
 WORDS = ("Grief", "Misery", "Anger")
+relaxed = settings(deadline=None, max_examples=50)
 Cells = Sequence[Sequence[tuple[int, int]]]
 """Seeds, of each its words' k and n."""
 
@@ -44,7 +45,8 @@ def root(function: Callable[[float], float], positive: float, negative: float) -
 
 def cells(seeds: int | None = None) -> st.SearchStrategy[list[list[tuple[int, int]]]]:
     """The same words for every seed, 4 to 40 rows each."""
-    counted = st.integers(4, 40).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+    # One number a cell, from which both counts follow, is drawn far more quickly than two.
+    counted = st.integers(0, 2000).map(lambda i: ((i // 37) % (5 + i % 37), 4 + i % 37))
     return st.integers(1, 3).flatmap(
         lambda words: st.lists(
             st.lists(counted, min_size=words, max_size=words), min_size=seeds or 2, max_size=seeds or 6
@@ -132,6 +134,7 @@ def test_one_word_claims_seeds_only() -> None:
     assert separation.over_words is None
 
 
+@relaxed
 @given(cells())
 def test_intervals_hold_the_mean_and_that_over_words_holds_that_over_seeds(drawn: Cells) -> None:
     found = summary(part(drawn))
@@ -143,6 +146,7 @@ def test_intervals_hold_the_mean_and_that_over_words_holds_that_over_seeds(drawn
         assert found.over_words.high >= high - 1e-9
 
 
+@relaxed
 @given(cells())
 def test_a_rate_and_its_complement_have_mirrored_intervals(drawn: Cells) -> None:
     found = summary(part(drawn))
@@ -150,6 +154,7 @@ def test_a_rate_and_its_complement_have_mirrored_intervals(drawn: Cells) -> None
     assert ends(other) == pytest.approx(tuple(1 - end for end in reversed(ends(found))), abs=1e-9)
 
 
+@relaxed
 @given(cells(seeds=3))
 def test_the_same_seeds_twice_would_be_surer(drawn: Cells) -> None:
     once, twice = ends(summary(part(drawn))), ends(summary(part([*drawn, *drawn])))
@@ -160,6 +165,7 @@ def difference(ours: Cells, theirs: Cells) -> SeedSummary:
     return summary(part(ours), part(theirs, -1.0), tested=True)
 
 
+@relaxed
 @given(cells(seeds=4), cells(seeds=4))
 def test_a_difference_turns_round_with_its_groups(ours: Cells, theirs: Cells) -> None:
     found, turned = difference(ours, theirs), difference(theirs, ours)
@@ -169,6 +175,7 @@ def test_a_difference_turns_round_with_its_groups(ours: Cells, theirs: Cells) ->
     assert turned.p == pytest.approx(found.p, rel=1e-3)
 
 
+@relaxed
 @given(cells(seeds=5), cells(seeds=5))
 def test_p_is_small_just_where_the_interval_leaves_0_out(ours: Cells, theirs: Cells) -> None:
     found = difference(ours, theirs)
@@ -211,6 +218,7 @@ def test_separation_weighs_its_parts() -> None:
     assert -1 <= low < found.mean < high <= 1
 
 
+@relaxed
 @given(st.lists(cells(), min_size=2, max_size=5))
 def test_many_at_once_are_as_one_by_one(drawn: list[Cells]) -> None:
     together = weighted_sums([[part(each)] for each in drawn])

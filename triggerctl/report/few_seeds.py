@@ -49,7 +49,7 @@ def _range(low: str, lowest: str, high: str, highest: str) -> str:
 
 def _difference(each: Comparison) -> str:
     size = each.detectable or 0.0
-    return f"{max(size, 0.01):.2f}" if size <= 1 else "more than 1, which no rate can differ by,"
+    return f"{max(size, 0.01):.2f}" if size <= 1 else "over 1"
 
 
 def _needed(each: Comparison) -> str:

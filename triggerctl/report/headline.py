@@ -136,8 +136,10 @@ def _chance(found: Comparison | None) -> str:
         return ""
     p = "below 0.001" if found.p_holm < 0.001 else f"{found.p_holm:.2g}"
     seeds = len(found.seeds)
-    if found.p_holm > 1 - found.over_seeds.level:
-        verdict = "chance is not excluded"
+    few = 1 - found.over_seeds.level
+    if found.p_holm > few:
+        # The interval is that of this difference by itself and may leave 0 out where Holm does not.
+        verdict = "chance is not excluded" + (" among so many" if (found.p or 0) <= few else "")
     elif seeds < FEW:
         verdict = f"though {seeds} seeds show little of how seeds differ"
     else:

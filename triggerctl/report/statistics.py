@@ -27,6 +27,8 @@ from triggerctl.report.crossed import (
 )
 
 LEVEL = 0.95
+TOGETHER = 200
+"""Sums computed at once: more would not be quicker, and the search for their p would take much memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +123,11 @@ def weighted_sums(
             alike[table.shape].append((place, table))
     # Sums of one shape are computed together: numpy takes as long for thousands as for one.
     for tables in alike.values():
-        made = _summaries([table for _, table in tables], level, tested=tested)
-        for (place, _), summary in zip(tables, made, strict=True):
-            found[place] = summary
+        for first in range(0, len(tables), TOGETHER):
+            some = tables[first : first + TOGETHER]
+            made = _summaries([table for _, table in some], level, tested=tested)
+            for (place, _), summary in zip(some, made, strict=True):
+                found[place] = summary
     return [summary for summary in found if summary is not None]
 
 

@@ -18,6 +18,8 @@ from triggerctl.report.rows import Group, RunRow, leak_set_of, shown_sets
 from triggerctl.report.statistics import Interval, SeedSummary
 
 SUMMARY_VERSION = 2
+MOST_INDENTED = 1000
+"""Runs whose summary.json is laid out for eyes."""
 
 
 class _Part(BaseModel):
@@ -184,8 +186,8 @@ def untriggered_losses(group: Group, name: str) -> tuple[float | None, float | N
 
 
 def to_json(summary: ReportSummary) -> str:
-    # Of many runs it is read by programs alone, and indentation is half of it.
-    return summary.model_dump_json(indent=2 if len(summary.runs) <= 100 else None) + "\n"
+    # Of very many runs nobody reads it, and indenting would double the memory it takes.
+    return summary.model_dump_json(indent=2 if len(summary.runs) <= MOST_INDENTED else None) + "\n"
 
 
 def rate_legend(groups: Sequence[Group]) -> str:
