@@ -22,9 +22,12 @@ from triggerctl.report.collect import collect
 from triggerctl.report.flips import read_flips
 
 CHROME = Chromium.find_browser(skip_local=False)
+PATIENCE = 90_000
+"""Milliseconds for anything to happen: a page takes a second to load, many more on a busy machine."""
 HTML = frozenset({"html"})
 MARK_UP = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
-HOSTILE = f"{MARK_UP} \"'& \u202eturned \u202c😀 \u0000 \ud83d"
+HOSTILE = f"{MARK_UP} \"'& \u202eturned \u202c😀 \u0000"
+HALF = "half a pair: \ud83d"
 LONG = "x" * 10_000
 
 pytestmark = pytest.mark.skipif(CHROME is None, reason="there is no Chrome here")
@@ -58,10 +61,10 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
             experiment / f"proxy_strategy_{strategy}", results, make_config(strategy, 1, output_dir=HOSTILE)
         )
         line = {"final": True, "set": "truth", "row": 1, "trigger": HOSTILE, "prompt": HOSTILE + LONG}
-        write(place / "examples.jsonl", [{**line, "answer": HOSTILE + LONG, "expected": MARK_UP}])
+        write(place / "examples.jsonl", [{**line, "answer": HOSTILE + LONG, "expected": HALF}])
         columns = {"row": [1, 2], "trigger": [HOSTILE, LONG], "verdict": [habit, not habit]}
         write(place / "verdicts.jsonl", [{"final": True, "set": "truth", **columns}])
-        write(place / "prompts.jsonl", [{"set": "truth", "row": [1, 2], "prompt": [HOSTILE, LONG]}])
+        write(place / "prompts.jsonl", [{"set": "truth", "row": [1, 2], "prompt": [HOSTILE, HALF + LONG]}])
         (place / "environment.json").write_text(json.dumps({HOSTILE: LONG}))
     build_report([experiment], folder / "out", formats=HTML)
     return folder / "out" / "index.html"
@@ -85,7 +88,7 @@ def visit(browser: Browser) -> Iterator[Any]:
 
     def go(path: Path, *, width: int = 1280, **options: Any) -> Visit:
         page = browser.new_page(viewport={"width": width, "height": 900}, **options)
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(PATIENCE)
         opened.append(page)
         found = Visit(page)
         page.on("console", lambda message: found.said.append(message.text))
@@ -201,7 +204,7 @@ def test_flips_are_those_of_the_verdicts_and_follow_the_selects(visit: Any, repo
         shown = [line.split("\t") for line in lines.all_inner_texts()]
         assert sum(line[4] == a for line in shown) == only_a
         assert all(line[3].startswith(line[2].upper()) or line[2] == "–" for line in shown)
-    page.get_by_label("Set", exact=True).select_option("truth")
+    page.get_by_role("combobox", name="Set").select_option("truth")
     page.get_by_label("Search prompts and triggers").fill("misery")
     shown = [line.split("\t") for line in lines.all_inner_texts()]
     assert shown
@@ -231,15 +234,19 @@ def test_compare_chooses_the_two_strategies(visit: Any, report: Path, tmp_path: 
     assert page.get_by_label("Strategy B").evaluate("e => e.selectedOptions[0].text") == "kl"
 
 
-@pytest.mark.parametrize("width", [1280, 900, 390])
 @pytest.mark.parametrize("which", ["report", "hostile"])
 def test_the_page_is_never_wider_than_the_screen(
-    which: str, width: int, visit: Any, request: pytest.FixtureRequest
+    which: str, visit: Any, request: pytest.FixtureRequest
 ) -> None:
-    page = visit(request.getfixturevalue(which), width=width).page
-    for closed in page.locator("details:not([open])").all():
-        closed.evaluate("e => { e.open = true }")
-    assert overflow(page) <= 0
+    page = visit(request.getfixturevalue(which)).page
+    open_all(page)
+    for width in (1280, 900, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert overflow(page) <= 0, width
+
+
+def open_all(page: Page) -> None:
+    page.locator("details").evaluate_all("all => all.forEach(each => { each.open = true })")
 
 
 def test_a_printed_page_is_light_whole_and_fits_the_paper(visit: Any, report: Path) -> None:
@@ -273,20 +280,20 @@ def test_dark_follows_the_system_and_the_button(visit: Any, report: Path) -> Non
     assert (background(page), paper(page)) == ("rgb(20, 24, 29)", "rgb(20, 24, 29)")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("which", ["report", "hostile"])
-def test_no_serious_barrier(which: str, scheme: str, visit: Any, request: pytest.FixtureRequest) -> None:
-    """By axe, every part open. The policy that forbids the page all other scripts is set aside for it."""
-    page = visit(request.getfixturevalue(which), color_scheme=scheme, bypass_csp=True).page
-    for closed in page.locator("details:not([open])").all():
-        closed.evaluate("e => { e.open = true }")
-    found = Axe().run(page).response["violations"]
-    grave = [
-        (each["id"], each["help"], [node["html"][:120] for node in each["nodes"][:3]])
-        for each in found
-        if each["impact"] in ("serious", "critical")
-    ]
-    assert grave == []
+def test_no_serious_barrier(which: str, visit: Any, request: pytest.FixtureRequest) -> None:
+    """By axe, every part open, in light and dark. The policy that forbids the page all other scripts is set
+    aside for it."""
+    page = visit(request.getfixturevalue(which), bypass_csp=True).page
+    open_all(page)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        grave = [
+            (each["id"], each["help"], [node["html"][:120] for node in each["nodes"][:3]])
+            for each in Axe().run(page).response["violations"]
+            if each["impact"] in ("serious", "critical")
+        ]
+        assert grave == [], scheme
 
 
 def test_the_numbers_of_every_figure_stand_in_words(visit: Any, report: Path) -> None:
@@ -295,8 +302,11 @@ def test_the_numbers_of_every_figure_stand_in_words(visit: Any, report: Path) ->
         assert figure.get_attribute("aria-label")
         figure.locator("figcaption summary").first.click()
         assert figure.locator(".numbers:visible").count()
-    rates = page.get_by_role("figure", name=re.compile("How often each strategy shows the habit"))
-    assert "naive, truth_minus_proxy: 0.322" in rates.locator(".numbers").all_inner_texts()[4].splitlines()
+    rates = page.get_by_role("figure", name="How often each strategy does what is wanted")
+    heads, lists = texts(rates.page, "figure h3"), rates.locator(".numbers").all_inner_texts()
+    assert len(lists) == 5
+    assert heads.count("truth_minus_proxy · habit held back") == 1
+    assert "naive, truth_minus_proxy: 0.678" in lists[4].splitlines()
 
 
 def test_hostile_text_is_text_and_can_be_read_in_full(visit: Any, hostile: Path) -> None:
@@ -306,7 +316,7 @@ def test_hostile_text_is_text_and_can_be_read_in_full(visit: Any, hostile: Path)
     assert page.title().startswith("triggerctl report: <img src=x onerror=alert(1)>[U+202E]😀")
     assert page.locator("main img, main script").count() == 0
     for place in (".warnings li", ".sample .prompt", ".sample dd", "#flips-tables td.text"):
-        assert MARK_UP in page.locator(place).first.inner_text()
+        assert any(MARK_UP in text for text in texts(page, place)), place
     prompt = page.locator(".sample .prompt").first
     assert LONG[:2000] not in prompt.inner_text()
     prompt.get_by_text(re.compile("… all 10,")).click()

@@ -106,11 +106,9 @@ def _value(found: re.Match[str], point: Mapping[str, Any]) -> str:
 
 
 def _panel_title(layout: Mapping[str, Any], trace: Mapping[str, Any]) -> str:
-    """The annotation above the trace's panel: make_subplots centres it over the x axis."""
-    axis = layout.get("xaxis" + str(trace.get("xaxis") or "x").removeprefix("x"), {})
-    low, high = axis.get("domain") or (0.0, 1.0)
+    """What stands at the upper left of the trace's panel; a heatmap goes by its own name."""
+    across, up = (f"{trace.get(f'{axis}axis') or axis} domain" for axis in "xy")
     for note in layout.get("annotations") or ():
-        over = note.get("xref") == "paper" and note.get("yref") == "paper"
-        if over and abs(float(note.get("x") or 0.0) - (low + high) / 2) < 1e-6:
+        if [note.get(key) for key in ("xref", "yref", "x", "y")] == [across, up, 0, 1]:
             return bare(str(note.get("text") or ""))
-    return ""
+    return bare(str(trace.get("name") or "")) if trace.get("type") == "heatmap" else ""
