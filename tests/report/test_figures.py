@@ -111,8 +111,17 @@ def test_every_seed_stands_in_the_plane_and_intervals_go_both_ways(sweep: Scene)
     assert any(trace.error_y.array is not None for trace in figure.data)
 
 
-def test_the_interval_of_the_habit_is_the_mean_of_its_two_parts(sweep: Scene) -> None:
+def test_the_interval_of_the_habit_is_over_the_seeds_that_its_two_parts_share(sweep: Scene) -> None:
     kl = next(group for group in sweep.groups if group.name == "kl")
+    summary = kl.summary("outcome", "collateral")
+    assert summary is not None
+    assert habit_interval(kl) == summary.interval
+    assert summary.mean == pytest.approx(sum(run.habit or 0 for run in kl.runs) / 3)
+
+
+def test_the_interval_of_one_runs_habit_is_the_mean_of_its_two_parts(sweep: Scene) -> None:
+    group = next(group for group in sweep.groups if group.name == "kl")
+    kl = group.model_copy(update={"runs": group.runs[:1]})
     whole, parts = habit_interval(kl), [kl.interval("outcome"), kl.interval("collateral")]
     assert whole is not None
     assert whole.low == pytest.approx(sum(part.low for part in parts if part) / 2)

@@ -115,6 +115,7 @@ def build_report(
             samples=read_samples(groups),
             environment=read_environment(collection.runs),
             comparisons=differences,
+            few_seeds=summary.few_seeds,
             flips=read_flips(groups, pair),
             compared=pair,
         )

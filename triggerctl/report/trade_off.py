@@ -140,8 +140,11 @@ def _mark(scene: Scene, group: Group, leak_set: str) -> _Mark | None:
 
 
 def habit_interval(group: Group) -> Interval | None:
-    """Of the mean rate of outcome and collateral: the mean of their limits, wide enough whether or not the
-    two rise and fall together. Where all seeds agree on one of the two, that one has no width."""
+    """Of the mean rate of outcome and collateral: over the seeds, which the two share; of a single run the
+    mean of their limits over rows, wide enough whether or not the two rise and fall together."""
+    if len(group.runs) > 1:
+        summary = group.summary(*(name for name in HABIT_SETS if group.mean(name) is not None))
+        return summary.interval if summary is not None else None
     found = [(mean, group.interval(name)) for name in HABIT_SETS if (mean := group.mean(name)) is not None]
     known = [interval for _, interval in found if interval is not None]
     if not known:
