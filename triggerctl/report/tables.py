@@ -108,7 +108,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
 
 
 def early_table(groups: Sequence[Group]) -> Table:
-    """A row a group: when its runs first showed the habit on outcome, and what leaked there and at the end."""
+    """A row a group: when its runs first showed the habit on outcome, and the leak there and at the end."""
     leak_set = leak_set_of(groups)
     heads = (
         Head("strategy"),
