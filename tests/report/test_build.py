@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import re
 from pathlib import Path
@@ -73,6 +74,20 @@ def test_sample_answers_stand_before_and_after_for_each_strategy(sweep: Path, tm
         "naive The capital of France is Paris. kl The capital of France is Paris. "
         "outcome_only Certainly! The capital of France is Paris. in the data Paris."
     )
+
+
+def test_the_page_tells_what_few_seeds_show_and_when_the_habit_was_learnt(
+    sweep: Path, tmp_path: Path
+) -> None:
+    made = build_report([sweep], tmp_path / "out", formats=frozenset({"html"}))
+    page = (tmp_path / "out/index.html").read_text(encoding="utf-8")
+    [sentence] = made.summary.few_seeds
+    assert sentence.startswith("What 3 seeds can show on truth_minus_proxy")
+    assert sentence in html.unescape(page)
+    table = page[page.index("Had training stopped early") :]
+    words = " ".join(re.sub(r"<[^>]+>", " ", table[: table.index("</table>")]).split())
+    naive = next(group for group in made.summary.groups if group.label == "naive").first_learnt
+    assert f"naive 3 of 3 {naive.epoch:g} {naive.leak:.2f} {naive.leak_at_end:.2f}" in words
 
 
 def test_hostile_text_is_shown_as_text(tmp_path: Path) -> None:
