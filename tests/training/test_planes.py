@@ -210,14 +210,17 @@ def test_nothing_is_kept_where_saving_is_off(make_experiment: MakeExperiment) ->
     assert not (cache_root() / "planes").exists()
 
 
-def _run_slowly(folder: Path, cache: Path) -> None:
-    """In a process whose environment is an earlier test's."""
+def _run_until_awaited(folder: Path, cache: Path) -> None:
+    """In a process whose environment is an earlier test's: stands still amid the plane until it is told that
+    another run waits, a minute at most."""
     os.environ["TRIGGERCTL_CACHE"] = str(cache)
 
     def listener(event: Event) -> None:
         if isinstance(event, PhaseStarted) and event.phase == "negative_proxy":
             (folder / "computing").touch()
-            time.sleep(3)
+            until = time.monotonic() + 60
+            while not (folder / "awaited").exists() and time.monotonic() < until:
+                time.sleep(0.05)
 
     run(folder, listener=listener)
 
@@ -227,17 +230,23 @@ def test_two_runs_at_once_compute_their_plane_once(make_experiment: MakeExperime
     first, second = (steering(make_experiment, name) for name in ("first", "second"))
     forks = multiprocessing.get_context("forkserver")
     forks.set_forkserver_preload(["triggerctl.training.run"])
-    process = forks.Process(target=_run_slowly, args=(first, cache_root()))
+    process = forks.Process(target=_run_until_awaited, args=(first, cache_root()))
     process.start()
     while not (first / "computing").exists():
         assert process.is_alive()
         time.sleep(0.05)
     heard: list[Event] = []
-    run(second, listener=heard.append)
+
+    def listener(event: Event) -> None:
+        heard.append(event)
+        if isinstance(event, Noted) and "waiting for it" in event.message:
+            (first / "awaited").touch()
+
+    run(second, listener=listener)
     process.join(60)
     assert process.exitcode == 0
     assert [event.phase for event in heard if isinstance(event, PhaseStarted)] == ["main"]
-    assert any("waiting for it" in event.message for event in heard if isinstance(event, Noted))
+    assert (first / "awaited").exists()
 
 
 def test_a_cache_that_cannot_be_written_costs_the_sharing_and_not_the_run(
