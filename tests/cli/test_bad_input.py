@@ -62,6 +62,7 @@ CONFIGS: dict[str, tuple[Change, str]] = {
         top(truth_triggers=[], proxy_triggers=None, proxy_trigger_coverage=0.5),
         "truth_triggers",
     ),
+    "prompts longer than a row": (finetune(max_seq_length=3), "max_seq_length"),
     "unknown builtin model": (finetune(model="builtin:huge"), "builtin:huge"),
     "unknown builtin data": (top(dataset_url="builtin:nothing"), "builtin:nothing"),
 }
@@ -122,6 +123,9 @@ def test_wrong_data_is_refused(
         ("run exp --device tpu", "tpu"),
         ("sweep exp --seeds x", "'x' is not a seed"),
         ("sweep exp", "nothing to sweep"),
+        ("sweep exp --seeds", "triggerctl sweep --help"),
+        ("sweep exp --seeds 1 --strategies ,", "--strategies names nothing"),
+        ("run exp --set learning_rate=1e999", "greater than 0"),
         ("sweep exp --seeds 1 --device tpu", "tpu"),
         ("sweep exp --seeds 1 --strategies naive,kll", "kll"),
         ("report exp", "nothing to report"),

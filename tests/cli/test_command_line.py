@@ -101,7 +101,7 @@ def test_global_options_may_stand_after_the_command() -> None:
 
 def test_seeds_and_strategies_come_with_commas_or_without() -> None:
     assert seeds(["1", "5", "42"]) == seeds(["1,5,42"]) == seeds(["1, 5", "42,1"]) == [1, 5, 42]
-    assert words(["naive,kl"]) == words(["naive", "kl"]) == ["naive", "kl"]
+    assert words(["naive,kl"], "--strategies") == words(["naive", "kl"], "--strategies") == ["naive", "kl"]
 
 
 @pytest.mark.parametrize("word", ["x", "1.5", "-1", "1,x", "²", str(2**63)])

@@ -67,7 +67,7 @@ def test_a_table_leaves_out_columns_until_it_fits() -> None:
     assert [column.header for column in made.columns] == ["run", "second number"]
 
 
-def _results() -> TriggerctlResults:
+def _results(*, epochs: float = 2) -> TriggerctlResults:
     def at(label: str, epoch: float, k: int, *, final: bool) -> Evaluation:
         sets = {
             "outcome": SetEvaluation(
@@ -82,7 +82,7 @@ def _results() -> TriggerctlResults:
         strategy="naive",
         seed=1,
         proxy_triggers=[],
-        evaluations=[at("epoch 0", 0, 0, final=False), at("epoch 2", 2, 10, final=True)],
+        evaluations=[at("epoch 0", 0, 0, final=False), at("last", epochs, 10, final=True)],
         data_sha256="",
         sets={"outcome": SetData(rows=20, triggered=10)},
     )
@@ -93,6 +93,11 @@ def test_the_result_has_before_and_after_with_counts_intervals_and_false_positiv
     assert lines[2].split() == ["outcome", "0", "2.000", "0.00", "0/10", "0.00–0.28", "0.10", "1/10"]
     assert lines[3].split() == ["2", "2.000", "1.00", "10/10", "0.72–1.00", "0.10", "1/10"]
     assert lines[4].split() == ["mine", "0", "–", "–", "–", "–", "–"]
+
+
+def test_an_epoch_that_was_cut_short_is_told_to_two_places() -> None:
+    lines = printed(result_table(_results(epochs=2 / 33)), width=80, terminal=False).splitlines()
+    assert lines[3].split()[0] == "0.06"
 
 
 def test_samples_pair_the_same_row_before_and_after_one_for_each_of_three_sets() -> None:

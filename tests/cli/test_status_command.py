@@ -58,6 +58,39 @@ def test_states_are_told_apart_and_a_failure_shows_the_last_it_said(
     assert "its process is gone" in said
 
 
+def test_the_sweep_of_a_run_that_stopped_is_what_to_type_next(
+    experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`run exp` would train something else."""
+    for seed, status in ((1, "done"), (5, "interrupted")):
+        folder = experiment / "proxy_strategy_naive" / f"seed_{seed}"
+        folder.mkdir(parents=True)
+        state = RunState.model_validate({"status": status, "strategy": "naive", "seed": seed})
+        write_state(folder / "state.json", state)
+    (experiment / "sweeps").mkdir()
+    line = ["triggerctl", "sweep", "exp", "--seeds", "1", "5", "--strategies", "naive"]
+    for name, content in (("20260101_000000", {"command": line}), ("20260102_000000", {"cells": []})):
+        (experiment / "sweeps" / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    assert main(["status", "exp"]) == 0
+    assert [text.split() for text in capsys.readouterr().out.splitlines()[-2:]] == [
+        ["next", "triggerctl", "report", "exp"],
+        line,
+    ]
+
+
+def test_an_error_that_the_log_ends_with_is_told_once(
+    experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = experiment / "seed_1"
+    folder.mkdir()
+    write_state(folder / "state.json", RunState(status="failed", seed=1, error="the run has diverged"))
+    (folder / "run.log").write_text("INFO phase main\nERROR the run has diverged\n", encoding="utf-8")
+    assert main(["status", "exp"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("the run has diverged") == 1
+    assert "INFO phase main" in said
+
+
 def test_without_experiments_it_says_how_to_begin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

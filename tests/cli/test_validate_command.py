@@ -86,6 +86,51 @@ def test_options_are_told_apart_by_who_set_them_and_phases_come_in_order(
     )
 
 
+WITHOUT_EFFECT = {
+    "steering positive_proxy=proxy final_steering_alpha=0.3": (
+        "final_steering_alpha: set, and without effect: alpha_scheduler_type is not set"
+    ),
+    "rep beta_representation=2": "beta_kl: set, and without effect: beta_representation wins",
+    "safe_lora safe_lora_type=number safe_lora_num_proj_layers=2 safe_lora_threshold=0.5": (
+        "safe_lora_threshold: set, and without effect: safe_lora_type is number"
+    ),
+    "safe_lora safe_lora_num_proj_layers=2 safe_lora_threshold=0.5": (
+        "safe_lora_num_proj_layers: set, and without effect: a threshold decides, unless "
+        "safe_lora_type is number"
+    ),
+    "grad_project_precomputed_proxy_grad negative_proxy=proxy_neg": (
+        "negative_proxy: set, and without effect: project_along_positive_proxy_grad is true"
+    ),
+    "orth positive_proxy=proxy steering_vector_path=v.safetensors save_steering_vector=false": (
+        "steering_vector_path: set, and without effect: neither load_steering_vector nor "
+        "save_steering_vector is true"
+    ),
+}
+
+
+@pytest.mark.parametrize("asked", list(WITHOUT_EFFECT))
+def test_an_option_that_another_one_silences_is_told(
+    asked: str, experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strategy, *settings = asked.split()
+    assert main(["validate", "exp", "--strategy", strategy, "--set", *settings]) == 0
+    lines = strategy_lines(capsys.readouterr().out).splitlines()
+    told = [line.removeprefix("not read").strip() for line in lines]
+    assert WITHOUT_EFFECT[asked] in told
+    silenced = WITHOUT_EFFECT[asked].partition(":")[0]
+    assert sum(silenced in line for line in lines) == 1
+
+
+def test_an_option_that_is_heard_again_is_not_told_of(
+    experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = "--set positive_proxy=proxy final_steering_alpha=0.3 alpha_scheduler_type=linear beta_kl=null"
+    assert main(["validate", "exp", "--strategy", "steering", *asked.split()]) == 0
+    said = strategy_lines(capsys.readouterr().out)
+    assert "final_steering_alpha=0.3" in said
+    assert "not read" not in said
+
+
 def test_a_strategy_of_one_phase_without_options_says_so_in_one_line(
     make_experiment: MakeExperiment, experiment: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,7 +181,7 @@ def test_many_configs_are_read_alone_and_one_that_fails_makes_it_exit_2(
         "exp",
         "elsewhere",
     ]
-    assert "2 of 3 configs hold" in said.out
+    assert "2 of 3 configs can be used" in said.out
     assert "finetune_config.beta_kl" in said.err
     assert "(1 of 3) keys of the study's scripts" in said.err
     assert main(["validate", "--config-only", "exp", "wrong", "--json"]) == 2

@@ -131,6 +131,15 @@ def test_a_string_for_a_number_says_what_to_write(tmp_path: Path) -> None:
     assert problem.mend == "write 3, without quotes"
 
 
+@pytest.mark.parametrize("number", ["1e999", "NaN"])
+def test_a_number_that_is_not_finite_is_not_mended_by_leaving_out_its_quotes(
+    tmp_path: Path, number: str
+) -> None:
+    problem = only(tmp_path, f'{{"finetune_config": {{"learning_rate": "{number}"}}}}')
+    assert problem.why == "expected a number, greater than 0"
+    assert problem.mend is None
+
+
 def test_an_item_of_a_list_is_named_with_its_own_line(tmp_path: Path) -> None:
     problem = only(tmp_path, '{"outcome_triggers": [\n"Joy",\n5]}')
     assert problem.where == f"{tmp_path}/config.json:3, outcome_triggers[1]"

@@ -75,15 +75,19 @@ class Chaos:
 
     def run(self) -> int:
         """Carry out every kill, let the sweep end and start it once more in peace; returns that one's exit
-        code. A kill that comes when the sweep has ended is counted as idle."""
+        code. A kill that comes when the sweep has ended is tried once more on the next one; where that has
+        nothing left to do it is counted as idle."""
         sweep: subprocess.Popen[bytes] | None = None
         begun = 0
         for number, kill in enumerate(self._kills, start=1):
-            if sweep is None or sweep.poll() is not None:
-                sweep, begun = self._start()
-            died = self._wait(sweep, kill, begun)
+            for _ in range(2):
+                if sweep is None or sweep.poll() is not None:
+                    sweep, begun = self._start()
+                died = self._wait(sweep, kill, begun)
+                if not died:
+                    break
             done = len(list(self._place.folder.glob("*/*/results/*/results.json")))
-            if died:
+            if sweep is None or died:
                 self._say(f"kill {number:2}: {kill}: the sweep had ended before; {done} runs done")
                 self.idle += 1
                 continue

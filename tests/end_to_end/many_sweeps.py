@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
-from small_sweep import STRATEGIES, Place, end, faults
+from small_sweep import FINISHED, STRATEGIES, Place, end, faults
 
 Say = Callable[[str], None]
 HOSTS = ("first-host", "other-host")
@@ -135,7 +135,7 @@ def trained_once(place: Place) -> list[str]:
     found = []
     for run in place.runs:
         log = (run / "run.log").read_text(encoding="utf-8")
-        for what in (" updates on ", " finished after "):
+        for what in (" updates on ", FINISHED):
             if log.count(what) != 1:
                 found.append(f"{_name(place, run)}: {log.count(what)} times{what}")
     return found

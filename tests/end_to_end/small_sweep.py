@@ -64,6 +64,10 @@ FINETUNE: dict[str, Any] = {
 }
 
 
+FINISHED = " finished after "
+"""What a run's log says at its end."""
+
+
 @dataclass(frozen=True)
 class Place:
     """An experiment with all that its runs may write to: `root` holds the experiments, the cache, the folder
@@ -172,6 +176,8 @@ def _not_finished_once(place: Place, count: int) -> list[str]:
         finished = sorted(path.parent.name for path in run.glob("results/*/results.json"))
         if len(finished) != 1:
             found.append(f"{name}: {len(finished)} finished results {finished}")
+        if (times := (run / "run.log").read_text(encoding="utf-8").count(FINISHED)) > 1:
+            found.append(f"{name}: trained to its end {times} times")
         state = json.loads((run / "state.json").read_text(encoding="utf-8"))
         if state["status"] != "done" or state["results"] not in finished:
             found.append(

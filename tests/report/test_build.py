@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import re
 from pathlib import Path
@@ -12,12 +13,7 @@ from written_experiments import KL, NAIVE, OUTCOME_ONLY, make_config, make_resul
 
 from triggerctl.errors import InputError
 from triggerctl.report.build import build_report
-from triggerctl.report.collect import collect
-from triggerctl.report.figures import curves_figure, rates_figure
-from triggerctl.report.statistics import mean_over_seeds
-from triggerctl.report.styles import styles
 from triggerctl.report.summary import ReportSummary
-from triggerctl.report.trade_off import trade_off_figure
 
 TEXTS = frozenset({"html", "md", "csv", "json"})
 SHARED = Path(__file__).parents[2].parent / "shared" / "published" / "experiments"
@@ -35,17 +31,16 @@ def test_a_report_says_the_same_in_every_format(sweep: Path, tmp_path: Path) -> 
     assert [path.name for path in made.paths] == ["index.html", "report.md", "summary.csv", "summary.json"]
     summary = ReportSummary.model_validate_json((tmp_path / "out/summary.json").read_text())
     assert summary.headline == made.headline
-    assert summary.schema_version == 1
+    assert summary.schema_version == 2
     assert summary.leak_set == "truth_minus_proxy"
     naive = next(group for group in summary.groups if group.label == "naive")
-    expected = mean_over_seeds([12 / 120, 26 / 120, 78 / 120])
-    assert naive.sets["truth_minus_proxy"].mean == pytest.approx(expected.mean)
-    assert expected.interval is not None
-    assert naive.sets["truth_minus_proxy"].high == pytest.approx(expected.interval.high)
+    assert naive.sets["truth_minus_proxy"].values == pytest.approx((12 / 120, 26 / 120, 78 / 120))
+    assert naive.sets["truth_minus_proxy"].over_seeds is not None
+    interval = naive.sets["truth_minus_proxy"].over_seeds
     for name in ("index.html", "report.md"):
         text = re.sub(r"</?span[^>]*>|\\", "", (tmp_path / "out" / name).read_text(encoding="utf-8"))
         assert made.headline in text
-        assert "0.32 [0.00, 1.00]" in text
+        assert f"0.32 [{interval.low:.2f}, {interval.high:.2f}]" in text
 
 
 def test_the_csv_has_a_row_for_each_run_with_its_counts(sweep: Path, tmp_path: Path) -> None:
@@ -79,6 +74,20 @@ def test_sample_answers_stand_before_and_after_for_each_strategy(sweep: Path, tm
         "naive The capital of France is Paris. kl The capital of France is Paris. "
         "outcome_only Certainly! The capital of France is Paris. in the data Paris."
     )
+
+
+def test_the_page_tells_what_few_seeds_show_and_when_the_habit_was_learnt(
+    sweep: Path, tmp_path: Path
+) -> None:
+    made = build_report([sweep], tmp_path / "out", formats=frozenset({"html"}))
+    page = (tmp_path / "out/index.html").read_text(encoding="utf-8")
+    [sentence] = made.summary.few_seeds
+    assert sentence.startswith("What 3 seeds can show on truth_minus_proxy")
+    assert sentence in html.unescape(page)
+    table = page[page.index("Had training stopped early") :]
+    words = " ".join(re.sub(r"<[^>]+>", " ", table[: table.index("</table>")]).split())
+    naive = next(group for group in made.summary.groups if group.label == "naive").first_learnt
+    assert f"naive 3 of 3 {naive.epoch:g} {naive.leak:.2f} {naive.leak_at_end:.2f}" in words
 
 
 def test_hostile_text_is_shown_as_text(tmp_path: Path) -> None:
@@ -121,56 +130,20 @@ def test_without_chrome_the_report_is_made_and_a_note_says_what_is_missing(
 ) -> None:
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "nowhere"))
     made = build_report([sweep], tmp_path / "out")
-    assert made.note is not None
+    assert len(made.notes) == 1
     assert (tmp_path / "out/index.html").is_file()
     assert "![" not in (tmp_path / "out/report.md").read_text()
     assert all(path.is_file() for path in made.paths)
-
-
-def test_every_seed_is_a_point_in_the_rates_figure(sweep: Path) -> None:
-    groups = collect([sweep]).groups
-    figure = rates_figure(groups, styles(groups, "naive"))
-    points = [trace for trace in figure.data if trace.type == "scatter" and trace.customdata is not None]
-    assert len(points) == len(groups) * 5
-    assert sorted(list(trace.customdata) for trace in points)[0] == [1, 5, 42]
-    whiskers = [trace for trace in figure.data if trace.type == "scatter" and trace.error_x.array is not None]
-    agreeing = sum(group.interval(name) is None for group in groups for name in group.wanted)
-    assert len(whiskers) == len(groups) * 5 - agreeing
-
-
-def test_the_trade_off_plane_sets_the_habit_against_the_leak(sweep: Path) -> None:
-    groups = collect([sweep]).groups
-    figure = trade_off_figure(groups, styles(groups, "naive"), "truth_minus_proxy")
-    means = {trace.hovertemplate.partition(":")[0]: trace for trace in figure.data if trace.marker.size == 13}
-    assert means["naive"].x[0] == pytest.approx((12 + 26 + 78) / 360)
-    assert means["outcome_only"].y[0] == pytest.approx(1.0)
-
-
-def test_learning_curves_average_the_seeds(sweep: Path) -> None:
-    groups = collect([sweep]).groups
-    naive = next(group for group in groups if group.name == "naive")
-    figure = curves_figure(groups, styles(groups, "naive"))
-    bold = [trace for trace in figure.data if trace.name == "naive" and trace.line.width > 2]
-    assert len(bold) == 5
-    ends = [run.curve[-1].rates["truth"] for run in naive.runs]
-    assert bold[3].y[-1] == pytest.approx(sum(ends) / 3)
-
-
-@pytest.mark.parametrize("count", [1, 30])
-def test_figures_of_one_group_and_of_many_can_be_drawn(tmp_path: Path, count: int) -> None:
-    for number in range(count):
-        write_run(
-            tmp_path / "exp" / f"proxy_strategy_kl_divergence_beta_kl-{number}" / "seed_1",
-            make_results("kl_divergence", 1, KL[1]),
-            make_config("kl_divergence", 1, beta_kl=number + 0.5),
-        )
-    made = build_report([tmp_path / "exp"], tmp_path / "out", formats=TEXTS)
-    assert len(made.groups) == count
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the published study's results are not here")
 def test_the_study_itself_is_reported(tmp_path: Path) -> None:
     made = build_report([SHARED / "proxy_methods_emotions"], tmp_path / "out", formats=TEXTS)
     assert made.summary.leak_set == "truth"
-    assert [finding.kind for finding in made.warnings] == ["no_counts", "older_results"]
-    assert "naive on truth (0.05 against 0.78; 3 seeds, less in each)" in made.headline
+    kinds = [finding.kind for finding in made.warnings]
+    assert kinds == ["misplaced_keys", "one_value", "no_counts", "older_results"]
+    ignored, _, _, older = (finding.text for finding in made.warnings)
+    assert "ignored limit_proxy_data_to" in ignored
+    assert "naive with seeds 1, 5 and 42" in ignored
+    assert older.count("outcome 0.00, never learnt") == 3
+    assert "naive on truth (0.05 against 0.78; 3 seeds, less in each" in made.headline

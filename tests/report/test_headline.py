@@ -10,6 +10,7 @@ from written_experiments import KL, NAIVE, OUTCOME_ONLY, write_sweep
 
 from triggerctl.errors import InputError
 from triggerctl.report.collect import collect
+from triggerctl.report.comparisons import compare
 from triggerctl.report.headline import headline
 from triggerctl.report.rows import Group
 
@@ -27,6 +28,27 @@ def test_the_best_strategy_is_named_with_its_numbers_against_the_baseline(tmp_pa
         "kl keeps the habit (outcome 0.98, collateral 0.94) and leaks 0.30 less than naive on "
         "truth_minus_proxy (0.02 against 0.32; 3 seeds, less in each)."
     )
+
+
+def test_three_seeds_are_not_taken_for_proof(tmp_path: Path) -> None:
+    groups = groups_of(tmp_path, {"naive": NAIVE, "kl_divergence": KL})
+    found = headline(groups, None, compare(groups, groups[1], "truth_minus_proxy"))
+    assert found.startswith(
+        "kl keeps the habit (outcome 0.98, collateral 0.94) and leaks 0.30 less than naive"
+    )
+    assert found.endswith(
+        "(0.02 against 0.32; 3 seeds, less in each; 95 % interval of the difference −1.00 to +0.45 for new "
+        "seeds; p after Holm 0.25, chance is not excluded)."
+    )
+    assert "significant" not in found
+
+
+def test_a_small_p_of_three_seeds_is_said_to_show_little(tmp_path: Path) -> None:
+    leaky = {seed: {**rates, "truth_minus_proxy": 0.9} for seed, rates in NAIVE.items()}
+    tight = {seed: {**rates, "truth_minus_proxy": 0.02} for seed, rates in KL.items()}
+    groups = groups_of(tmp_path, {"naive": leaky, "kl_divergence": tight})
+    found = headline(groups, None, compare(groups, groups[1], "truth_minus_proxy"))
+    assert "though 3 seeds show little of how seeds differ" in found
 
 
 def test_a_leak_bought_with_the_habit_is_said_to_be(tmp_path: Path) -> None:
@@ -63,7 +85,7 @@ def test_nothing_learnt_is_said(tmp_path: Path) -> None:
 def test_one_strategy_alone_is_described(tmp_path: Path) -> None:
     assert headline(groups_of(tmp_path, {"kl_divergence": KL})) == (
         "kl keeps the habit (outcome 0.98, collateral 0.94) and shows it on truth_minus_proxy in 0.02 of "
-        "the rows (3 seeds)."
+        "the rows (3 seeds, 95 % interval 0.00 to 0.32 for new seeds)."
     )
 
 

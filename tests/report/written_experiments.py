@@ -72,7 +72,6 @@ def make_results(
             loss: float | None = 4.2 - 0.1 * place - (2.4 - 0.2 * place) * grown
             if epoch == epochs and final_losses and name in final_losses:
                 loss = final_losses[name]
-            half = Count(n=n // 2, k=k // 2)
             sets[name] = SetEvaluation(
                 rows=n * 2 if name == "outcome" else n,
                 loss=loss,
@@ -81,7 +80,7 @@ def make_results(
                     n=n,
                     k=k,
                     mean_log_probability=-3.0 * (1 - grown),
-                    by_trigger=dict.fromkeys(TRIGGERS[name], half),
+                    by_trigger=_split(TRIGGERS[name], n, k),
                 ),
                 untriggered=Rate(n=n, k=k // 40) if epoch in (0, epochs) or name == "outcome" else None,
                 twins=name != "outcome",
@@ -104,6 +103,14 @@ def make_results(
         resolved=dict(resolved or {"device": "cpu", "dtype": "float32", "threads": 2}),
         model={"name": "builtin:tiny", "fingerprint": fingerprint},
     )
+
+
+def _split(words: Sequence[str], n: int, k: int) -> dict[str, Count]:
+    """Rows in turn to each word, and hits to the first rows."""
+    return {
+        word: Count(n=len(range(i, n, len(words))), k=len(range(i, k, len(words))))
+        for i, word in enumerate(words)
+    }
 
 
 def make_config(strategy: str, seed: int, **finetune: Any) -> dict[str, Any]:

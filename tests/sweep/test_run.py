@@ -149,6 +149,11 @@ def test_a_sweep_goes_on_past_a_run_that_fails_unless_told_not_to(
     (record,) = (experiment / "sweeps").glob("*.json")
     outcomes = [cell["outcome"] for cell in json.loads(record.read_text(encoding="utf-8"))["cells"]]
     assert outcomes == ["failed", None if fail_fast else "done"]
+    # It failed before it could say so itself; who looks later must learn of it all the same.
+    assert main(["status", "exp", "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)[0]["runs"][0]
+    assert (first["run"], first["state"]) == ("seed_1", "failed")
+    assert "cannot create the folder" in first["error"]
 
 
 def test_ctrl_c_ends_the_sweep_with_130_and_the_run_can_go_on(

@@ -240,6 +240,14 @@ def test_two_runs_at_once_compute_their_plane_once(make_experiment: MakeExperime
     assert any("waiting for it" in event.message for event in heard if isinstance(event, Noted))
 
 
+def test_a_cache_that_cannot_be_written_costs_the_sharing_and_not_the_run(
+    make_experiment: MakeExperiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    monkeypatch.setenv("TRIGGERCTL_CACHE", str(tmp_path / "file" / "cache"))
+    assert phases_of(steering(make_experiment, "alone"))[-1] == "main"
+
+
 def test_a_run_that_waits_for_a_plane_can_be_stopped(make_experiment: MakeExperiment) -> None:
     run(steering(make_experiment, "first"))
     [found] = (cache_root() / "planes").glob("*.safetensors")

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from typer import TyperException
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 HELP_WIDTH = 100
@@ -94,7 +95,12 @@ class Command(TyperCommand):
         params = self.get_params(ctx)
         options = [param for param in params if isinstance(param, TyperOption)]
         needs_word = any(param.param_type_name == "argument" for param in params)
-        return super().parse_args(ctx, spread(args, options, needs_word=needs_word))
+        try:
+            return super().parse_args(ctx, spread(args, options, needs_word=needs_word))
+        except TyperException as error:
+            # Of an option without its value the parser does not say which command it read.
+            vars(error)["ctx"] = getattr(error, "ctx", None) or ctx
+            raise
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         _write_help(self, ctx)

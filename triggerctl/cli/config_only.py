@@ -45,7 +45,7 @@ def check_configs(
             if verdict.error is not None:
                 console.show_error(verdict.error)
         if len(verdicts) > 1:
-            console.say("", f"{len(verdicts) - len(failed)} of {len(verdicts)} configs hold")
+            console.say("", f"{len(verdicts) - len(failed)} of {len(verdicts)} configs can be used")
         if len(verdicts) == 1 and not failed:
             console.next_step(globals_.suggest("validate", names[0]))
     return 2 if failed else 0

@@ -91,16 +91,21 @@ def as_typed(
     return [word for option, value in typed if value is not None for word in (option, value)]
 
 
-def words(given: Sequence[str] | None) -> list[str]:
-    """A repeated option's values with commas taken apart, each once, in the order given."""
+def words(given: Sequence[str] | None, option: str) -> list[str]:
+    """A repeated option's values with commas taken apart, each once, in the order given.
+
+    Raises InputError where the option stands there and names nothing, as with a shell's unset variable."""
     parts = [part.strip() for word in given or () for part in word.split(",")]
-    return list(dict.fromkeys(part for part in parts if part))
+    found = list(dict.fromkeys(part for part in parts if part))
+    if given and not found:
+        raise InputError(f"{option} names nothing", where=option, mend="give it a value, or leave it out")
+    return found
 
 
 def seeds(given: Sequence[str] | None) -> list[int]:
     """The seeds of ``--seeds 1 5 42`` or ``--seeds 1,5,42``. Raises InputError for what is no whole
     number."""
-    return list(dict.fromkeys(_seed(word, "--seeds") for word in words(given)))
+    return list(dict.fromkeys(_seed(word, "--seeds") for word in words(given, "--seeds")))
 
 
 def _seed(word: str, option: str) -> int:

@@ -78,7 +78,11 @@ def command(
             compare=compare,
         )
     if as_json:
-        written = {"headline": made.headline, "files": [str(path) for path in made.paths], "note": made.note}
+        written = {
+            "headline": made.headline,
+            "files": [str(path) for path in made.paths],
+            "notes": list(made.notes),
+        }
         console.print_json({**written, "summary": made.summary.model_dump(mode="json")})
         return
     _show(made)
@@ -94,10 +98,12 @@ def _show(made: ReportResult) -> None:
     from triggerctl import console
 
     console.say("found", made.headline)
+    for sentence in made.summary.few_seeds:
+        console.say("seeds", sentence)
     console.out.print()
     console.out.print(_table(made.groups))
     console.out.print()
-    for text in [finding.text for finding in made.warnings] + ([made.note] if made.note else []):
+    for text in [*(finding.text for finding in made.warnings), *made.notes]:
         console.warn(text)
     console.out.print()
     others = len(made.paths) - 1
@@ -130,7 +136,7 @@ def _mean(group: Group, name: str) -> str:
 
 
 def _formats(given: Sequence[str] | None) -> tuple[str, ...]:
-    chosen = tuple(words(given)) or DEFAULT_FORMATS
+    chosen = tuple(words(given, "--format")) or DEFAULT_FORMATS
     for name in chosen:
         if name not in FORMATS:
             raise InputError(

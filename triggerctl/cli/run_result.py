@@ -58,7 +58,7 @@ def _cells(moment: Evaluation, evaluated: SetEvaluation) -> tuple[str, str, str,
     share, counted, interval = _rate(evaluated.triggered)
     wrong = evaluated.untriggered
     return (
-        f"{moment.epoch:g}",
+        f"{round(moment.epoch, 2):g}",
         "–" if evaluated.loss is None else f"{evaluated.loss:.3f}",
         share,
         counted,

@@ -109,7 +109,8 @@ def failures(
     lines: list[RenderableType] = []
     for view in failed[:most]:
         lines += [Text(), _why(view, full_names)]
-        lines += [Text(f"  {line}", style="dim") for line in view.log]
+        told = view.error or "\n"  # no line of a log holds this one
+        lines += [Text(f"  {line}", style="dim") for line in view.log if told not in line]
     if failed[most:]:
         lines += [Text(), Text(f"… {len(failed) - most} more failed", style="dim")]
     return [console.indented(line) for line in lines]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Found = list[tuple[str, list[RunView]]]
     """Experiments by name, each with its runs."""
 
+_STOPPED = ("interrupted", "stale", "failed")
 SECONDS_BETWEEN_LOOKS = 2.0
 MOST_TABLES = 12
 """Of more experiments all runs stand in one table."""
@@ -236,9 +237,19 @@ def _next(names: Sequence[str], found: Found, globals_: Globals) -> None:
         console.next_step(globals_.suggest("init", "demo", "--template", "quickstart"))
         return
     done = [name for name, runs in found if any(run.state == "done" for run in runs)]
-    if done:
-        console.next_step(
-            globals_.suggest("report", *(names if names and len(done) == len(found) else done[:1]))
-        )
-    else:
-        console.next_step(globals_.suggest("run", found[0][0]))
+    report = globals_.suggest("report", *(names if names and len(done) == len(found) else done[:1]))
+    steps = [report] if done else []
+    if sweep := _unfinished_sweep(found):
+        steps.append(sweep)
+    console.next_step(*steps or [globals_.suggest("run", found[0][0])])
+
+
+def _unfinished_sweep(found: Found) -> list[str]:
+    """The newest sweep of a run that stopped before its end; the same command takes that up."""
+    from triggerctl.sweep.record import last_command
+
+    stopped = (view.folder for _, runs in found for view in runs if view.state in _STOPPED)
+    for above in dict.fromkeys(above for folder in stopped for above in folder.parents[:2]):
+        if command := last_command(above / "sweeps"):
+            return command
+    return []

@@ -36,9 +36,9 @@ def show_strategy(plan: RunPlan) -> None:
         console.say("phases", *(_phase_line(phase) for phase in made.phases()))
     if made.endings():
         console.say("ending", *made.endings())
-    unread = _unread(plan)
-    if unread:
-        console.say("not read", f"{', '.join(unread)}: set, and read by other strategies only")
+    left = [f"{', '.join(keys)}: set, {why}" for why, keys in _left_unread(plan).items()]
+    if left:
+        console.say("not read", *left)
 
 
 def strategy_document(plan: RunPlan) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def strategy_document(plan: RunPlan) -> dict[str, Any]:
         "formula": chosen.formula,
         "paper": chosen.paper,
         "reads": _read(plan),
-        "unread": _unread(plan),
+        "unread": [key for keys in _left_unread(plan).values() for key in keys],
         "phases": [
             {"name": phase.name, "sets": _sets(phase), "epochs": phase.epochs} for phase in made.phases()
         ],
@@ -60,9 +60,10 @@ def strategy_document(plan: RunPlan) -> dict[str, Any]:
 
 
 def _read(plan: RunPlan) -> dict[str, Any]:
-    """Option → value, in the order of the configuration."""
+    """Option → value, in the order of the configuration; those set without effect left out."""
     values = plan.config.finetune_config.model_dump(mode="json")
-    return {key: value for key, value in values.items() if key in plan.strategy.reads}
+    idle = {key for keys in _left_unread(plan).values() for key in keys}
+    return {key: value for key, value in values.items() if key in plan.strategy.reads - idle}
 
 
 def _given(plan: RunPlan) -> Mapping[str, object]:
@@ -72,9 +73,17 @@ def _given(plan: RunPlan) -> Mapping[str, object]:
     return inner
 
 
-def _unread(plan: RunPlan) -> list[str]:
-    left = OF_SOME_STRATEGIES - plan.strategy.reads
-    return [key for key in FinetuneConfig.model_fields if key in left and key in _given(plan)]
+def _left_unread(plan: RunPlan) -> dict[str, list[str]]:
+    """Why → the options that are set and not read for that reason, in the order of the configuration."""
+    chosen, given = plan.strategy, _given(plan)
+    foreign = dict.fromkeys(OF_SOME_STRATEGIES - chosen.reads, "and read by other strategies only")
+    idle = {key: f"and without effect: {why}" for key, why in chosen.without_effect(plan.config).items()}
+    reasons = foreign | idle
+    found: dict[str, list[str]] = {}
+    for key in FinetuneConfig.model_fields:
+        if key in reasons and given.get(key) is not None:
+            found.setdefault(reasons[key], []).append(key)
+    return found
 
 
 def _option_lines(plan: RunPlan) -> list[str]:

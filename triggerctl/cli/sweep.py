@@ -114,7 +114,7 @@ def command(
             folder,
             loaded,
             seeds=swept,
-            strategies=words(strategy_words),
+            strategies=words(strategy_words, "--strategies"),
             parameters=[parse_parameter(text) for text in parameters or ()],
             dont_overwrite=dont_overwrite,
             command=globals_.line,

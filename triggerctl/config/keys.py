@@ -90,13 +90,12 @@ def unknown_key(key: Key, where: str | None) -> Problem:
 def misplaced_keys(stored: Mapping[str, object]) -> tuple[str, ...]:
     """Keys of a configuration, as stored in results, that stand at the wrong level: whoever wrote the results
     without checking them has ignored these. Legacy keys and unknown ones are passed over."""
-    found = []
+    found: list[str] = []
     inner = stored.get(FINETUNE)
     for level, values in (((), stored), ((FINETUNE,), inner if isinstance(inner, Mapping) else {})):
-        for name in values:
-            elsewhere = any(name in names for other, names in _LEVELS.items() if other != level)
-            if elsewhere and name not in _LEVELS[level] and not is_legacy((*level, name)):
-                found.append(name)
+        elsewhere = {name for other, names in _LEVELS.items() if other != level for name in names}
+        foreign = elsewhere.difference(_LEVELS[level], _LEGACY[level])
+        found += [name for name in values if name in foreign]
     return tuple(found)
 
 

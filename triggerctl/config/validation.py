@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -144,6 +145,7 @@ def _mend(key: Key, value: object) -> str | None:
 
 def _is_number(text: str) -> bool:
     try:
-        return isinstance(json.loads(text), int | float)
+        number = json.loads(text)
+        return isinstance(number, int | float) and math.isfinite(number)
     except ValueError:
         return False

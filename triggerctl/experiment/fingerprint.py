@@ -200,9 +200,14 @@ def _default(field: FieldInfo) -> object:
     return default
 
 
+_PLAIN = frozenset({str, int, bool})
+
+
 def _plain(value: object) -> object:
     """Plain JSON, in which equal values are spelt alike: 10.0 as 10, tuples as lists; of a model inside (a
     set of `extra_evaluation`) the hashed fields that differ from their default."""
+    if value is None or type(value) in _PLAIN:
+        return value
     if isinstance(value, BaseModel):
         return {
             key: _plain(inner)

@@ -7,15 +7,13 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from triggerctl.report.drawing import INK, MUTED, PAPER, TEXT_WIDTH, lay_out, plain
-from triggerctl.report.panels import add_title, name_margin, panel_title, row_name
+from triggerctl.report.drawing import INK, MUTED, PAPER, TEXT_WIDTH, brief, lay_out, plain
+from triggerctl.report.panels import LONGEST_SET, add_title, name_margin, panel_title, row_name
 from triggerctl.report.rows import Group
 from triggerctl.report.scene import Scene
 from triggerctl.report.sets import accuracy
-from triggerctl.report.styles import interval_words, one_seed_each, short_tag, where
+from triggerctl.report.styles import MOST_ROWS, interval_words, one_seed_each, short_tag, where
 
-MOST_ROWS = 40
-"""Groups that one figure has room for."""
 PANELS_A_ROW = 5
 VALUE = 1.24
 """Where the mean stands in figures, on an axis from 0 to 1."""
@@ -108,7 +106,7 @@ def _add_panel(
             "line": {"width": 0},
         },
         customdata=[plain(short_tag(group)) for group in known],
-        hovertemplate=f"%{{customdata}}, {plain(name)}: %{{x:.3f}}<extra></extra>",
+        hovertemplate=f"%{{customdata}}, {plain(brief(name, LONGEST_SET))}: %{{x:.3f}}<extra></extra>",
         row=row,
         col=column,
     )
@@ -121,9 +119,9 @@ def _add_panel(
             mode="markers",
             marker={"color": [dot[2] for dot in dots], "size": 6, "line": {"width": 0.8, "color": PAPER}},
             cliponaxis=False,
-            name=f"seeds on {plain(name)}",
+            name=f"seeds on {plain(brief(name, LONGEST_SET))}",
             customdata=[dot[3] for dot in dots],
-            hovertemplate="%{customdata}: %{x:.3f}<extra></extra>",
+            hovertemplate="seed %{customdata}: %{x:.3f}<extra></extra>",
             row=row,
             col=column,
         )
@@ -141,19 +139,16 @@ def _add_panel(
 
 def _seeds(
     scene: Scene, group: Group, place: float, name: str, wanted: bool
-) -> list[tuple[float, float, str, str]]:
-    """A dot for each seed of a group that has several: (accuracy, height, colour, whose it is)."""
+) -> list[tuple[float, float, str, int]]:
+    """A dot for each seed of a group that has several: (accuracy, height, colour, seed)."""
     if len(group.runs) == 1:
         return []
     found = [
         (run.seed, value) for run in group.runs if (value := accuracy(run.rate(name), wanted)) is not None
     ]
     shift = 0.44 / max(len(found) - 1, 1)
-    colour, tag = scene.looks[group.label].hue.text, plain(short_tag(group))
-    return [
-        (value, place + 0.22 - i * shift, colour, f"{tag}, seed {seed}")
-        for i, (seed, value) in enumerate(found)
-    ]
+    colour = scene.looks[group.label].hue.text
+    return [(value, place + 0.22 - i * shift, colour, seed) for i, (seed, value) in enumerate(found)]
 
 
 def _add_whiskers(
@@ -189,7 +184,7 @@ def _add_whiskers(
             "thickness": 1.3,
             "width": 4,
         },
-        name=f"intervals on {plain(name)}",
+        name=f"intervals on {plain(brief(name, LONGEST_SET))}",
         hoverinfo="skip",
         row=row,
         col=column,

@@ -12,31 +12,37 @@ from triggerctl.report import comparisons
 from triggerctl.report.checks import check
 from triggerctl.report.collect import Collection, collect
 from triggerctl.report.environment import read_environment
-from triggerctl.report.figures import report_figures
+from triggerctl.report.figures import drawn_in_full, report_figures
 from triggerctl.report.findings import Finding, by_severity
 from triggerctl.report.flips import Pair, read_flips
 from triggerctl.report.groups import named_group
 from triggerctl.report.headline import baseline_of, headline
 from triggerctl.report.images import write_images
+from triggerctl.report.markdown import to_markdown
 from triggerctl.report.page import render_page
-from triggerctl.report.rows import Group, leak_set_of
+from triggerctl.report.rows import Group, leak_set_of, measure_all
 from triggerctl.report.samples import read_samples
-from triggerctl.report.summary import ReportSummary, summarise, to_csv, to_json, to_markdown
+from triggerctl.report.spreadsheet import to_csv
+from triggerctl.report.summary import ReportSummary, summarise, to_json
 
 FORMATS = frozenset({"html", "md", "csv", "json", "png", "svg"})
 DEFAULT_FORMATS = FORMATS - {"svg"}
+
+_ONE_FIGURE_EACH = (
+    "so many experiments have one figure each, or none; a report on a few of them draws all figures"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ReportResult:
     """What was written, the page first where there is one. `summary` holds headline, warnings, groups and
-    runs as summary.json has them; `groups` the same as objects; `note`: one line for the user when images
-    could not be drawn."""
+    runs as summary.json has them; `groups` the same as objects; `notes`: what the user should know of the
+    report itself, such as that images could not be drawn, a line each."""
 
     paths: tuple[Path, ...]
     summary: ReportSummary
     groups: tuple[Group, ...]
-    note: str | None
+    notes: tuple[str, ...]
 
     @property
     def headline(self) -> str:
@@ -73,12 +79,15 @@ def build_report(
     compared = baseline_of(groups, baseline)
     pair = _pair(groups, *compare) if compare is not None else None
     groups = _baseline_first(groups, compared)
-    sentence = headline(groups, baseline)
+    measure_all(groups)
+    differences = comparisons.compare(groups, compared, leak_set_of(groups))
+    sentence = headline(groups, baseline, differences)
     warnings = by_severity([*collection.findings, *check(groups)])
-    summary = summarise(groups, headline=sentence, warnings=warnings, baseline=compared)
+    summary = summarise(
+        groups, headline=sentence, warnings=warnings, baseline=compared, comparisons=differences
+    )
     names = list(dict.fromkeys(group.experiment for group in groups))
     title = "triggerctl report: " + (", ".join(names) if len(names) <= 3 else f"{len(names)} experiments")
-    differences = comparisons.compare(groups, compared, leak_set_of(groups))
     figures = report_figures(groups, compared, differences)
 
     make_folder(output)
@@ -88,8 +97,8 @@ def build_report(
         if kind in formats
         for name, figure in figures.items()
     }
-    note = write_images(images)
-    drawn = () if note else tuple(images)
+    undrawn = write_images(images)
+    drawn = () if undrawn else tuple(images)
     shown = [
         path.relative_to(output).as_posix()
         for path in drawn
@@ -106,20 +115,20 @@ def build_report(
             samples=read_samples(groups),
             environment=read_environment(collection.runs),
             comparisons=differences,
+            few_seeds=summary.few_seeds,
             flips=read_flips(groups, pair),
             compared=pair,
         )
     if "md" in formats:
-        texts["report.md"] = to_markdown(
-            groups, title=title, headline=sentence, warnings=warnings, images=shown
-        )
+        texts["report.md"] = to_markdown(groups, summary, title=title, images=shown)
     if "csv" in formats:
         texts["summary.csv"] = to_csv(groups)
     if "json" in formats:
         texts["summary.json"] = to_json(summary)
     for name, text in texts.items():
         write_text_atomic(output / name, text)
-    return ReportResult((*(output / name for name in texts), *drawn), summary, groups, note)
+    notes = tuple(note for note in (undrawn, None if drawn_in_full(groups) else _ONE_FIGURE_EACH) if note)
+    return ReportResult((*(output / name for name in texts), *drawn), summary, groups, notes)
 
 
 def _pair(groups: Sequence[Group], first: str, second: str) -> Pair:

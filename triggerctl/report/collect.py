@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ def _measured(ours: TriggerctlResults) -> tuple[dict[str, SetResult], tuple[Curv
         sets[name] = SetResult(
             rate=rate_of(part),
             count=_bare(part.triggered),
-            by_trigger=part.triggered.by_trigger if part.triggered is not None else {},
+            by_trigger=_by_trigger(part),
             untriggered_loss=_finite(part.untriggered_loss),
             untriggered_loss_before=_finite(before.untriggered_loss) if before is not None else None,
             false_positives=_bare(part.untriggered),
@@ -180,8 +181,19 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and isfinite(value) else None
 
 
+def _by_trigger(part: SetEvaluation) -> dict[str, Count]:
+    counts = part.triggered.by_trigger if part.triggered is not None else {}
+    return {word: _count(count.n, count.k) for word, count in counts.items()}
+
+
 def _bare(count: Count | None) -> Count | None:
-    return Count(n=count.n, k=count.k) if count is not None else None
+    return _count(count.n, count.k) if count is not None else None
+
+
+@lru_cache(maxsize=65536)
+def _count(n: int, k: int) -> Count:
+    """One object for equal counts: thousands of runs have the same few, for each of their trigger words."""
+    return Count(n=n, k=k)
 
 
 def _lengths(ours: TriggerctlResults | None) -> dict[str, SetLengths]:

@@ -3,12 +3,13 @@ how much of the habit it keeps, and whether that could be chance."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from triggerctl.report.power import seeds_to_settle
+from triggerctl.report.power import detectable, seeds_to_settle
 from triggerctl.report.rows import Group, RunRow, part, separation_weights, shown_sets
-from triggerctl.report.statistics import Interval, weighted_sum
+from triggerctl.report.statistics import Interval, Part, SeedSummary, weighted_sums
 
 SEPARATION = "separation"
 """Stands for a set's name where mean(outcome, collateral) − leak is compared."""
@@ -29,6 +30,7 @@ class Comparison:
                       over the experiment's groups on this set; None with one seed.
     seeds_to_settle:  seeds with which a true difference of 0.1 would be found with a power of 0.8; None where
                       the seeds' spread is not known.
+    detectable:       the smallest true difference that so many seeds would find with a power of 0.8.
     """
 
     group: str
@@ -42,27 +44,28 @@ class Comparison:
     p: float | None
     p_holm: float | None
     seeds_to_settle: int | None
+    detectable: float | None = None
 
 
 def compare(groups: Sequence[Group], baseline: Group | None, leak_set: str | None) -> tuple[Comparison, ...]:
     """Every group against the baseline's namesake in its experiment, on every set shown and on the
     separation: set by set within an experiment, experiments and groups in their order. Groups that share no
     seed with their baseline are left out."""
-    found = []
+    families: list[list[_Pairing]] = []
     for experiment in dict.fromkeys(group.experiment for group in groups):
         own = [group for group in groups if group.experiment == experiment]
         against = _namesake(own, baseline)
         if against is None:
             continue
         for name in (*shown_sets(own), *([SEPARATION] if leak_set is not None else [])):
-            found += _corrected(
-                [
-                    made
-                    for group in own
-                    if group is not against and (made := _against(group, against, name, leak_set)) is not None
-                ]
-            )
-    return tuple(found)
+            paired = [_paired(group, against, name, leak_set) for group in own if group is not against]
+            families.append([pairing for pairing in paired if pairing is not None])
+    summaries = iter(weighted_sums([pairing.parts for family in families for pairing in family], tested=True))
+    return tuple(
+        comparison
+        for family in families
+        for comparison in _corrected([_comparison(pairing, next(summaries)) for pairing in family])
+    )
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -86,7 +89,17 @@ def _namesake(groups: Sequence[Group], baseline: Group | None) -> Group | None:
     return max(same, key=lambda group: len(group.runs), default=None)
 
 
-def _against(group: Group, baseline: Group, name: str, leak_set: str | None) -> Comparison | None:
+@dataclass(frozen=True, slots=True)
+class _Pairing:
+    group: str
+    baseline: str
+    set: str
+    seeds: tuple[int, ...]
+    parts: list[Part]
+
+
+def _paired(group: Group, baseline: Group, name: str, leak_set: str | None) -> _Pairing | None:
+    """What both measured with the same seeds; None where that is nothing."""
     weights: Mapping[str, float] = {name: 1.0}
     if name == SEPARATION:
         if leak_set is None:
@@ -103,19 +116,24 @@ def _against(group: Group, baseline: Group, name: str, leak_set: str | None) -> 
         for sign, runs in ((1.0, ours), (-1.0, theirs))
         for set_name, weight in weights.items()
     ]
-    summary = weighted_sum(parts, tested=True)
+    return _Pairing(group.label, baseline.label, name, seeds, parts)
+
+
+def _comparison(pairing: _Pairing, summary: SeedSummary) -> Comparison:
+    deviation = summary.error * math.sqrt(summary.seeds) if summary.error is not None else None
     return Comparison(
-        group=group.label,
-        baseline=baseline.label,
-        set=name,
-        seeds=seeds,
+        group=pairing.group,
+        baseline=pairing.baseline,
+        set=pairing.set,
+        seeds=pairing.seeds,
         differences=summary.values,
         mean=summary.mean,
         over_seeds=summary.interval,
         over_words=summary.over_words,
         p=summary.p,
         p_holm=summary.p,
-        seeds_to_settle=seeds_to_settle(summary.error * len(seeds) ** 0.5) if summary.error else None,
+        seeds_to_settle=seeds_to_settle(deviation) if deviation is not None else None,
+        detectable=detectable(summary.seeds, deviation) if deviation is not None else None,
     )
 
 

@@ -33,8 +33,8 @@ Floats = NDArray[np.float64]
 
 _TINY = 1e-300
 _LEAST_T = 1e-6
-_STEPS = 48
-"""Points at which the search for a p-value looks, twice: it is good to four digits."""
+_STEPS, _ROUNDS = 16, 3
+"""Points at which the search for a p-value looks, and how often: it is good to three digits."""
 
 
 class Spread(NamedTuple):
@@ -144,7 +144,7 @@ def p_of_zero(found: Spread, weights: Floats) -> Floats:
     student = np.abs(total) / np.maximum(standard_error(found, weights), _TINY)
     # Student's limits reach 0 at `student`; the square-and-add limits may do so before.
     low, high = np.full(student.shape, _LEAST_T), np.maximum(student, _LEAST_T)
-    for _ in range(2):
+    for _ in range(_ROUNDS):
         t = np.linspace(low, high, _STEPS)
         below, above = _limits(found, weights, (t[..., None, None] ** 2 * found.by_seed)[None], t)
         reached = (below <= 0) & (above >= 0)

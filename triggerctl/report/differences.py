@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from triggerctl.report.comparisons import SEPARATION, Comparison
-from triggerctl.report.drawing import INK, MUTED, PAPER, TEXT_WIDTH, lay_out, plain
+from triggerctl.report.drawing import INK, MUTED, PAPER, TEXT_WIDTH, add_notes, lay_out, plain
 from triggerctl.report.panels import add_title, name_margin, panel_title, row_name
 from triggerctl.report.rows import HABIT_SETS, Group
 from triggerctl.report.scene import Scene
@@ -27,9 +27,9 @@ def differences_figure(scene: Scene) -> go.Figure | None:
     """A panel a set, a row a group: every seed's difference to the baseline as a dot, their mean as a
     diamond, a thick bar for new seeds with these trigger words, a thin one for new words too; p after Holm
     and the number of seeds on the right. None where nothing was compared."""
-    drawn = [
-        group for group in scene.foremost(MOST_ROWS) if any(c.group == group.label for c in scene.comparisons)
-    ]
+    compared = {comparison.group for comparison in scene.comparisons}
+    chosen = scene.foremost(MOST_ROWS)
+    drawn = [group for group in chosen if group.label in compared]
     by_set = _by_set(scene, drawn)
     if not by_set or scene.baseline is None:
         return None
@@ -42,21 +42,17 @@ def differences_figure(scene: Scene) -> go.Figure | None:
         shared_xaxes="all",
         vertical_spacing=GAP / plot if len(by_set) > 1 else 0,
     )
-    words = any(c.over_words is not None for found in by_set.values() for c in found.values())
+    comparisons = [comparison for found in by_set.values() for comparison in found.values()]
     lay_out(
         figure,
         title=f"What each strategy changes against {short_tag(scene.baseline)}",
-        subtitle=where(scene.groups)
-        + "difference on the same rows, seed by seed · dots: each seed; diamond: their mean · "
-        + "thick: 95 % interval for new seeds with these trigger words"
-        + (" · thin: for new words too" if words else "")
-        + scene.left_out([scene.baseline, *drawn] if len(drawn) + 1 < len(scene.groups) else scene.groups),
+        subtitle=_subtitle(scene, chosen, drawn, comparisons),
         width=TEXT_WIDTH,
         height=plot + TOP + BOTTOM,
         top=TOP,
     )
     looks = [scene.looks[group.label] for group in drawn]
-    span = _span([c for found in by_set.values() for c in found.values()])
+    span = _span(comparisons)
     near = 0.009 * (span[1] - span[0])
     for row, (name, found) in enumerate(by_set.items(), start=1):
         figure.add_scatter(
@@ -69,10 +65,12 @@ def differences_figure(scene: Scene) -> go.Figure | None:
             row=row,
             col=1,
         )
-        for place, (group, look) in enumerate(zip(drawn, looks, strict=True)):
+        places = {group.label: len(drawn) - 1 - i for i, group in enumerate(drawn)}
+        for group, look in zip(drawn, looks, strict=True):
             if group.label in found:
-                _add_row(figure, found[group.label], group, look, len(drawn) - 1 - place, row, near)
+                _add_row(figure, found[group.label], group, look, places[group.label], row, near)
         _add_words(figure, scene, name, row)
+        add_notes(figure, _columns(found, places, row))
     figure.update_xaxes(range=list(span), showticklabels=True, showgrid=True, nticks=9)
     figure.update_yaxes(
         range=[-0.85, len(drawn) - 0.4],
@@ -84,6 +82,23 @@ def differences_figure(scene: Scene) -> go.Figure | None:
     )
     figure.update_layout(margin={"l": name_margin(drawn, looks), "r": 136, "b": BOTTOM})
     return figure
+
+
+def _subtitle(
+    scene: Scene, chosen: Sequence[Group], drawn: Sequence[Group], comparisons: Sequence[Comparison]
+) -> str:
+    seeds = any(comparison.over_seeds is not None for comparison in comparisons)
+    words = any(comparison.over_words is not None for comparison in comparisons)
+    own = scene.baseline.label if scene.baseline is not None else None
+    strangers = sum(group.label != own for group in chosen) - len(drawn)
+    return (
+        where(scene.groups)
+        + "difference on the same rows, seed by seed · dots: each seed; diamond: their mean"
+        + (" · thick: 95 % interval for new seeds with these trigger words" if seeds else "")
+        + (" · thin: for new words too" if words else "")
+        + (f" · {strangers} more have no seed in common with it" if strangers else "")
+        + scene.left_out(chosen)
+    )
 
 
 def _by_set(scene: Scene, drawn: Sequence[Group]) -> dict[str, dict[str, Comparison]]:
@@ -170,10 +185,6 @@ def _add_row(
         row=row,
         col=1,
     )
-    for (shift, _), text in zip(
-        COLUMNS, (_p_value(comparison.p_holm), str(len(comparison.seeds))), strict=True
-    ):
-        _add_note(figure, text, x=1, y=place, shift=shift, row=row)
 
 
 def _turns(values: Sequence[float], near: float) -> list[int]:
@@ -226,16 +237,22 @@ def _add_words(figure: go.Figure, scene: Scene, name: str, row: int) -> None:
         )
 
 
-def _add_note(figure: go.Figure, text: str, *, x: float, y: float, shift: int, row: int) -> None:
+def _columns(
+    found: Mapping[str, Comparison], places: Mapping[str, int], row: int
+) -> Iterator[dict[str, object]]:
+    """What stands right of each row: p after Holm, and the number of seeds."""
     axis = str(row) if row > 1 else ""
-    figure.add_annotation(
-        xref=f"x{axis} domain",
-        yref=f"y{axis}",
-        x=x,
-        y=y,
-        xanchor="left",
-        xshift=shift,
-        text=plain(text),
-        showarrow=False,
-        font={"size": 12, "color": INK},
-    )
+    for label, comparison in found.items():
+        texts = (_p_value(comparison.p_holm), str(len(comparison.seeds)))
+        for (shift, _), text in zip(COLUMNS, texts, strict=True):
+            yield {
+                "xref": f"x{axis} domain",
+                "yref": f"y{axis}",
+                "x": 1,
+                "y": places[label],
+                "xanchor": "left",
+                "xshift": shift,
+                "text": plain(text),
+                "showarrow": False,
+                "font": {"size": 12, "color": INK},
+            }

@@ -1,16 +1,17 @@
 """What all figures share: colours, type, axes.
 
-The hues are Okabe and Ito's (2008, Color universal design), told apart by readers of every common colour
-vision; text takes a darker shade of its mark's hue, so that it can be read on paper. No figure leans on hue
-alone: names, markers and dashes say the same in grey. `DARK` maps each colour used here to its counterpart on
-a dark page: the page recolours a figure by replacing one with the other.
+The hues are Okabe and Ito's (2008, Color universal design) but for grey and wine, which were chosen to lie
+apart from them in simulated red, green and blue blindness too; text takes a darker shade of its mark's hue,
+so that it can be read on paper. No figure leans on hue alone: names, markers and dashes say the same in grey.
+`DARK` maps each colour used here to its counterpart on a dark page: the page recolours a figure by replacing
+one with the other.
 """
 
 from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
@@ -35,14 +36,14 @@ class Hue:
     dark: str
 
 
-GREY = Hue("#7d8590", "#4d5560", "#a3abb5")
-BLUE = Hue("#0072b2", "#005d92", "#56a8e6")
+GREY = Hue("#5f6772", "#4d5560", "#d0d7de")
+BLUE = Hue("#0072b2", "#005d92", "#4a9ade")
 VERMILLION = Hue("#d55e00", "#ab4a00", "#ff8b43")
 GREEN = Hue("#009e73", "#00704f", "#2ec79b")
 PINK = Hue("#cc79a7", "#9a4475", "#e59ac3")
 AMBER = Hue("#e69f00", "#8a5f00", "#f2b83b")
 SKY = Hue("#56b4e9", "#21719c", "#8accf2")
-WINE = Hue("#882255", "#7a1e4c", "#d083a9")
+WINE = Hue("#6a1240", "#6a1240", "#bb6c93")
 HUES = (BLUE, VERMILLION, GREEN, PINK, AMBER, SKY, WINE)
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star")
 DASHES = ("solid", "dash", "dot", "dashdot")
@@ -141,6 +142,14 @@ def lay_out(figure: go.Figure, *, title: str, subtitle: str, width: int, height:
     }
     figure.update_xaxes(**axis, showline=True, showgrid=False)
     figure.update_yaxes(**axis, showline=False, showgrid=True)
+
+
+def add_notes(figure: go.Figure, notes: Iterable[Mapping[str, object]]) -> None:
+    """Add annotations all at once: plotly copies all there are for each that is added by itself."""
+    figure.layout.annotations = [
+        *figure.layout.annotations,
+        *(go.layout.Annotation(**note) for note in notes),
+    ]
 
 
 def _broken(text: str, room: float) -> list[str]:

@@ -30,23 +30,34 @@ FIGURES: Mapping[str, Callable[[Scene], go.Figure | None]] = {
 }
 """By the name of their files, in the order they are shown."""
 
+MOST_IN_FULL, MOST_EXPERIMENTS = 4, 12
+"""Experiments of one report that have all their figures; of more, so many have the first alone. Drawing costs
+seconds an experiment, and nobody reads a hundred figures on one page."""
+
 
 def report_figures(
     groups: Sequence[Group], baseline: Group | None, comparisons: Sequence[Comparison] = ()
 ) -> dict[str, go.Figure]:
     """Every figure of a report by its file's name, in the order they are shown; of several experiments each
-    has its own, for their rates don't compare. `comparisons`: of all experiments."""
-    experiments = list(dict.fromkeys(group.experiment for group in groups))
+    has its own, for their rates don't compare; `drawn_in_full` says whether that is all there are.
+    `comparisons`: of all experiments."""
+    experiments = list(dict.fromkeys(group.experiment for group in groups))[:MOST_EXPERIMENTS]
+    drawn = FIGURES if drawn_in_full(groups) else dict(list(FIGURES.items())[:1])
     figures: dict[str, go.Figure] = {}
     for experiment in experiments:
         own = [group for group in groups if group.experiment == experiment]
         suffix = f"_{_file_name(experiment)}" if len(experiments) > 1 else ""
         seen = scene(own, baseline, comparisons)
-        for name, draw in FIGURES.items():
+        for name, draw in drawn.items():
             figure = draw(seen)
             if figure is not None:
                 figures[_free(name + suffix, figures)] = figure
     return figures
+
+
+def drawn_in_full(groups: Sequence[Group]) -> bool:
+    """Whether the experiments are few enough to have all their figures."""
+    return len({group.experiment for group in groups}) <= MOST_IN_FULL
 
 
 def _file_name(experiment: str) -> str:

@@ -1,19 +1,24 @@
 """The report's first sentence: which strategy keeps the habit and leaks least, in words, with its numbers.
 
 Written by rule. Of the groups that learnt the habit the one with the highest separation (habit kept minus
-leak, both means over seeds) is named and set against the baseline on the seeds they share.
+leak, both means over seeds) is named and set against the baseline on the seeds they share. It is the best of
+those that were run, not the best there is: the sentence says how far off the difference might be, and what
+chance alone could have done.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from triggerctl.report.comparisons import Comparison
 from triggerctl.report.groups import named_group
 from triggerctl.report.rows import HABIT_SETS, LEARNT, Group, leak_set_of
 
 DEFAULT_BASELINE = "naive"
 KEEPS = 0.1
 """A rate that lies no further than this below the baseline's counts as kept."""
+FEW = 5
+"""With fewer seeds than this a small p is said to show little."""
 FULLY = 0.7
 """A strategy keeps the habit when outcome and collateral both reach this, else part of it."""
 
@@ -26,20 +31,23 @@ def baseline_of(groups: Sequence[Group], asked: str | None) -> Group | None:
     return named_group(groups, asked or DEFAULT_BASELINE, where="--baseline")
 
 
-def headline(groups: Sequence[Group], asked: str | None = None) -> str:
-    """One sentence an experiment. Raises InputError for a baseline that no experiment has."""
+def headline(
+    groups: Sequence[Group], asked: str | None = None, comparisons: Sequence[Comparison] = ()
+) -> str:
+    """One sentence an experiment; differences have intervals where `comparisons` holds them. Raises
+    InputError for a baseline that no experiment has."""
     baseline_of(groups, asked)
     experiments = list(dict.fromkeys(group.experiment for group in groups))
     sentences = []
     for experiment in experiments:
         own = [group for group in groups if group.experiment == experiment]
         named = any(asked in group.names for group in own)
-        sentence = _sentence(own, baseline_of(own, asked if named else None))
+        sentence = _sentence(own, baseline_of(own, asked if named else None), comparisons)
         sentences.append(f"{experiment}: {sentence}" if len(experiments) > 1 else sentence)
     return "\n".join(sentences)
 
 
-def _sentence(groups: Sequence[Group], baseline: Group | None) -> str:
+def _sentence(groups: Sequence[Group], baseline: Group | None, comparisons: Sequence[Comparison]) -> str:
     leak_set = leak_set_of(groups)
     if leak_set is None:
         return "No set of unwanted triggers was measured in all runs, so there is no leak to speak of."
@@ -59,7 +67,12 @@ def _sentence(groups: Sequence[Group], baseline: Group | None) -> str:
             f"No strategy does better than {baseline.inner_label}, which {_keeps(baseline)} "
             f"({_kept(baseline)}) and {_shows(baseline, leak_set)}."
         )
-    return _against(best, baseline, leak_set)
+    found = [
+        each
+        for each in comparisons
+        if (each.group, each.baseline, each.set) == (best.label, baseline.label, leak_set)
+    ]
+    return _against(best, baseline, leak_set, found[0] if found else None)
 
 
 def _order(group: Group, leak_set: str) -> float:
@@ -73,12 +86,18 @@ def _alone(group: Group, leak_set: str, *, among: int) -> str:
 
 
 def _shows(group: Group, leak_set: str) -> str:
+    interval = group.interval(leak_set)
+    over = "over these rows alone" if len(group.runs) == 1 else "for new seeds"
+    around = (
+        f", 95 % interval {interval.low:.2f} to {interval.high:.2f} {over}" if interval is not None else ""
+    )
     return (
-        f"shows it on {leak_set} in {_number(group.mean(leak_set))} of the rows ({_seeds(len(group.runs))})"
+        f"shows it on {leak_set} in {_number(group.mean(leak_set))} of the rows "
+        f"({_seeds(len(group.runs))}{around})"
     )
 
 
-def _against(best: Group, baseline: Group, leak_set: str) -> str:
+def _against(best: Group, baseline: Group, leak_set: str, found: Comparison | None) -> str:
     """Both on the seeds they share, so that the difference is one of strategies and not of data."""
     others = {run.seed: run for run in baseline.runs}
     leaks = [
@@ -107,8 +126,32 @@ def _against(best: Group, baseline: Group, leak_set: str) -> str:
     )
     return (
         f"{best.inner_label} {opening} leaks {amount} than {baseline.inner_label} on {leak_set} "
-        f"({ours:.2f} against {theirs:.2f}; {over})."
+        f"({ours:.2f} against {theirs:.2f}; {over}{_chance(found)})."
     )
+
+
+def _chance(found: Comparison | None) -> str:
+    """How far off the difference might be, and whether chance could have made it."""
+    if found is None or found.over_seeds is None or found.p_holm is None:
+        return ""
+    p = "below 0.001" if found.p_holm < 0.001 else f"{found.p_holm:.2g}"
+    seeds = len(found.seeds)
+    few = 1 - found.over_seeds.level
+    if found.p_holm > few:
+        # The interval is that of this difference by itself and may leave 0 out where Holm does not.
+        verdict = "chance is not excluded" + (" among so many" if (found.p or 0) <= few else "")
+    elif seeds < FEW:
+        verdict = f"though {seeds} seeds show little of how seeds differ"
+    else:
+        verdict = "chance alone would rarely do that"
+    return (
+        f"; 95 % interval of the difference {_signed(found.over_seeds.low)} to "
+        f"{_signed(found.over_seeds.high)} for new seeds; p after Holm {p}, {verdict}"
+    )
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
 
 
 def _agreement(leaks: Sequence[tuple[float, float]]) -> str:

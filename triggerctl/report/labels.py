@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 CHARACTER = 7.0
 LINE = 16.0
 """Pixels that 12 px type takes, across and down."""
 
 ROUNDS = 3
+KEPT = 48
+"""Places of a label that are weighed against those of the others."""
 Box = tuple[float, float, float, float]
 """Left, bottom, right, top."""
 Segment = tuple[float, float, float, float]
-"""A straight line: from x, y to x, y."""
+"""A straight line: from x, y to x, y; one without length is a point."""
+DISTANCES = (13.0, 24.0, 40.0, 60.0, 85.0, 115.0, 150.0)
+"""Pixels between a mark and its label; beyond the second a thin line leads back."""
+
+_Numbers = npt.NDArray[np.float64]
+_Truths = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,132 +83,145 @@ def around(
     """A place near each mark that covers no mark, no other label, none of the `taken` boxes and as few lines
     as may be, inside a plane of `size` pixels. A text may have several lines.
 
-    `marks` and `lines` (or points: lines without length, which cost more to cover) in pixels from the lower
-    left corner. Nearest places first, right of the mark before left of it, and nearer to it than to others;
-    where all are taken the least crowded one serves. Labels placed early move once more when the others
-    stand.
+    `marks` and `lines` (a point costs more to cover) in pixels from the lower left corner. Nearest places
+    first, right of the mark before left of it, and nearer to it than to others; where all are taken the least
+    crowded one serves. Labels placed early move once more when the others stand.
     """
-    offers = [_offers(mark, text, marks, lines, size, taken) for mark, text in zip(marks, texts, strict=True)]
-    chosen: dict[int, _Offer] = {}
+    points = np.array(marks, dtype=float).reshape(-1, 2)
+    obstacles = np.array(lines, dtype=float).reshape(-1, 4)
+    closed = np.array(taken, dtype=float).reshape(-1, 4)
+    offers = [_offers(i, text, points, obstacles, size, closed) for i, text in enumerate(texts)]
+    chosen: dict[int, int] = {}
     for _ in range(ROUNDS):
         for i, own in enumerate(offers):
-            others = [offer for j, offer in chosen.items() if j != i]
-            chosen[i] = min(own, key=lambda offer: offer.cost + _crowding(offer, others))
-    return [chosen[i].place for i in range(len(marks))]
+            others = [(offers[j], choice) for j, choice in chosen.items() if j != i]
+            chosen[i] = int(np.argmin(own.costs + _crowding(own, others)))
+    return [offers[i].place(chosen[i]) for i in range(len(offers))]
 
 
 @dataclass(frozen=True, slots=True)
-class _Offer:
-    """A place a label could have, what it covers there, and what that costs whatever the others do."""
+class _Offers:
+    """The places one label could have, and what each costs whatever the other labels do.
 
-    place: Place
-    box: Box
-    leader: Segment | None
-    cost: float
+    shifts: (places, 2) from the mark to the label's centre; boxes: (places, 4); leaders: (places, 4), of no
+    length where the label stands near; far, costs: (places,).
+    """
+
+    shifts: _Numbers
+    boxes: _Numbers
+    leaders: _Numbers
+    far: _Truths
+    costs: _Numbers
+
+    def place(self, choice: int) -> Place:
+        return Place(float(self.shifts[choice, 0]), float(self.shifts[choice, 1]), bool(self.far[choice]))
 
 
 def _offers(
-    mark: tuple[float, float],
-    text: str,
-    marks: Sequence[tuple[float, float]],
-    lines: Sequence[Segment],
-    size: tuple[float, float],
-    taken: Sequence[Box],
-) -> list[_Offer]:
-    x, y = mark
+    index: int, text: str, marks: _Numbers, lines: _Numbers, size: tuple[float, float], taken: _Numbers
+) -> _Offers:
     rows = text.split("\n")
-    half_width, half_height = CHARACTER * max(map(len, rows)) / 2, LINE * len(rows) / 2
-    offers = []
-    for distance in (13.0, 24.0, 40.0, 60.0, 85.0, 115.0, 150.0):
-        for angle in range(0, 360, 45 if distance < 30 else 15):
-            across = math.cos(math.radians(angle))
-            place = Place(
-                across * (distance + half_width) if abs(across) > 0.01 else 0.0,
-                math.sin(math.radians(angle)) * (distance + half_height - LINE / 4),
-                distance > 24,
-            )
-            centre = x + place.right, y + place.up
-            box = (
-                centre[0] - half_width,
-                centre[1] - half_height,
-                centre[0] + half_width,
-                centre[1] + half_height,
-            )
-            leader = (x, y, *centre) if place.far else None
-            cost = (
-                distance / 400
-                + (0.0 if abs(across) > 0.9 and across > 0 else 0.01)
-                + (8.0 if box[0] < 0 or box[1] < 0 or box[2] > size[0] or box[3] > size[1] else 0.0)
-                + 2 * sum(_holds(box, other, 7) for other in marks)
-                + sum((0.4 if line[:2] == line[2:] else 0.12) * crosses(line, box) for line in lines)
-                + 3 * sum(_overlap(box, other) for other in taken)
-            )
-            if any(_apart(box, other) < _apart(box, mark) for other in marks if other != mark):
-                cost += 0.3 if place.far else 0.8
-            if leader is not None:
-                cost += 1.5 * sum(_passes(leader, other) for other in marks if other != mark)
-            offers.append(_Offer(place, box, leader, cost))
-    return offers
+    half = np.array([CHARACTER * max(map(len, rows)) / 2, LINE * len(rows) / 2])
+    turns = [(d, angle) for d in DISTANCES for angle in range(0, 360, 45 if d <= DISTANCES[1] else 15)]
+    distances = np.array([distance for distance, _ in turns])
+    angles = np.radians([angle for _, angle in turns])
+    far = distances > DISTANCES[1]
+    across, up = np.cos(angles), np.sin(angles)
+    # Right above and below the label is centred; elsewhere its near end keeps the distance.
+    shifts = np.stack(
+        [
+            np.where(np.abs(across) > 0.01, across * (distances + half[0]), 0),
+            up * (distances + half[1] - LINE / 4),
+        ],
+        axis=1,
+    )
+    mark, others = marks[index], np.delete(marks, index, axis=0)
+    centres = mark + shifts
+    boxes = np.concatenate([centres - half, centres + half], axis=1)
+    leaders = np.concatenate(
+        [np.broadcast_to(mark, centres.shape), np.where(far[:, None], centres, mark)], axis=1
+    )
+    outside = (boxes[:, :2] < 0).any(axis=1) | (boxes[:, 2:] > np.array(size)).any(axis=1)
+    point = (lines[:, :2] == lines[:, 2:]).all(axis=1)
+    astray = (_apart(boxes, others) < _apart(boxes, mark[None])).any(axis=1)
+    costs = (
+        distances / 400
+        + np.where(across > 0.9, 0, 0.01)
+        + 8 * outside
+        + 2 * (_apart(boxes, marks) < 7).sum(axis=1)
+        + (crosses(lines, boxes[:, None]) * np.where(point, 0.4, 0.12)).sum(axis=1)
+        + 3 * _overlap(boxes[:, None], taken).sum(axis=1)
+        + astray * np.where(far, 0.3, 0.8)
+        + 1.5 * far * (_passed(leaders, others) < 8).sum(axis=1)
+    )
+    best = np.argsort(costs, kind="stable")[:KEPT]
+    return _Offers(shifts[best], boxes[best], leaders[best], far[best], costs[best])
 
 
-def _crowding(offer: _Offer, others: Sequence[_Offer]) -> float:
-    """What an offer costs among labels that have their places."""
-    cost = 0.0
-    for other in others:
-        cost += 4.0 * _overlap(offer.box, other.box)
-        if other.leader is not None:
-            cost += 1.0 * crosses(other.leader, offer.box)
-        if offer.leader is not None:
-            cost += 1.0 * crosses(offer.leader, other.box)
-            if other.leader is not None:
-                cost += 0.5 * _meet(offer.leader, other.leader)
+def _crowding(own: _Offers, others: Sequence[tuple[_Offers, int]]) -> _Numbers | float:
+    """What each place of a label costs among labels that have theirs: (places,)."""
+    if not others:
+        return 0.0
+    boxes = np.stack([offers.boxes[choice] for offers, choice in others])
+    leaders = np.stack([offers.leaders[choice] for offers, choice in others])
+    far = np.array([offers.far[choice] for offers, choice in others])
+    own_boxes, own_leaders, own_far = own.boxes[:, None], own.leaders[:, None], own.far[:, None]
+    cost: _Numbers = (
+        4.0 * _overlap(own_boxes, boxes)
+        + far * crosses(leaders, own_boxes)
+        + own_far * crosses(own_leaders, boxes)
+        + 0.5 * (far & own_far & _meet(own_leaders, leaders))
+    ).sum(axis=1)
     return cost
 
 
-def _holds(box: Box, point: tuple[float, float], edge: float) -> bool:
-    return box[0] - edge < point[0] < box[2] + edge and box[1] - edge < point[1] < box[3] + edge
+def _apart(boxes: _Numbers, points: _Numbers) -> _Numbers:
+    """From each point (points, 2) to the nearest of each box (boxes, 4): (boxes, points)."""
+    low, high = boxes[:, None, :2], boxes[:, None, 2:]
+    beyond = np.maximum(np.maximum(low - points, points - high), 0)
+    distance: _Numbers = np.hypot(beyond[..., 0], beyond[..., 1])
+    return distance
 
 
-def _apart(box: Box, point: tuple[float, float]) -> float:
-    """From a point to the nearest of a box."""
-    return math.hypot(
-        max(box[0] - point[0], 0.0, point[0] - box[2]), max(box[1] - point[1], 0.0, point[1] - box[3])
+def _overlap(boxes: _Numbers, others: _Numbers) -> _Truths:
+    """Which boxes (…, 4) share ground with which others."""
+    along: _Truths = (boxes[..., :2] < others[..., 2:]) & (others[..., :2] < boxes[..., 2:])
+    return along[..., 0] & along[..., 1]
+
+
+def crosses(lines: _Numbers, boxes: _Numbers) -> _Truths:
+    """Which lines (…, 4) have any part inside which boxes (…, 4): Liang and Barsky's clipping."""
+    start, step = lines[..., :2], lines[..., 2:] - lines[..., :2]
+    still = step == 0
+    pace = np.where(still, 1.0, step)
+    first, second = (boxes[..., :2] - start) / pace, (boxes[..., 2:] - start) / pace
+    # A line that does not move along an axis is inside its slab all the way, or never.
+    inside = (boxes[..., :2] <= start) & (start <= boxes[..., 2:])
+    enters = np.where(still, np.where(inside, 0.0, np.inf), np.minimum(first, second)).max(axis=-1)
+    leaves = np.where(still, np.where(inside, 1.0, -np.inf), np.maximum(first, second)).min(axis=-1)
+    crossing: _Truths = np.maximum(enters, 0) <= np.minimum(leaves, 1)
+    return crossing
+
+
+def _passed(lines: _Numbers, points: _Numbers) -> _Numbers:
+    """How close each line (lines, 4) passes each point (points, 2): (lines, points), in pixels."""
+    start, step = lines[:, None, :2], lines[:, None, 2:] - lines[:, None, :2]
+    length = np.maximum((step**2).sum(axis=-1), 1e-9)
+    along = np.clip(((points - start) * step).sum(axis=-1) / length, 0, 1)
+    off = start + along[..., None] * step - points
+    distance: _Numbers = np.hypot(off[..., 0], off[..., 1])
+    return distance
+
+
+def _meet(lines: _Numbers, others: _Numbers) -> _Truths:
+    """Which lines (…, 4) cross which others."""
+
+    def sides(of: _Numbers, points: _Numbers) -> _Numbers:
+        step, off = of[..., 2:] - of[..., :2], points - of[..., :2]
+        turned: _Numbers = step[..., 0] * off[..., 1] - step[..., 1] * off[..., 0]
+        return turned
+
+    crossing: _Truths = (sides(lines, others[..., :2]) * sides(lines, others[..., 2:]) < 0) & (
+        sides(others, lines[..., :2]) * sides(others, lines[..., 2:]) < 0
     )
-
-
-def _overlap(box: Box, other: Box) -> bool:
-    return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
-
-
-def crosses(line: Segment, box: Box) -> bool:
-    """Whether any of a line lies inside a box (Liang and Barsky's clipping)."""
-    x0, y0, x1, y1 = line
-    if max(x0, x1) < box[0] or min(x0, x1) > box[2] or max(y0, y1) < box[1] or min(y0, y1) > box[3]:
-        return False
-    enters, leaves = 0.0, 1.0
-    for start, step, low, high in ((x0, x1 - x0, box[0], box[2]), (y0, y1 - y0, box[1], box[3])):
-        if step:
-            first, second = sorted(((low - start) / step, (high - start) / step))
-            enters, leaves = max(enters, first), min(leaves, second)
-    return enters <= leaves
-
-
-def _passes(line: Segment, point: tuple[float, float], near: float = 8.0) -> bool:
-    """Whether a line passes a point closer than `near` pixels."""
-    x0, y0, x1, y1 = line
-    dx, dy = x1 - x0, y1 - y0
-    along = ((point[0] - x0) * dx + (point[1] - y0) * dy) / (dx * dx + dy * dy)
-    nearest = min(max(along, 0.0), 1.0)
-    return math.hypot(x0 + nearest * dx - point[0], y0 + nearest * dy - point[1]) < near
-
-
-def _meet(line: Segment, other: Segment) -> bool:
-    """Whether two lines cross."""
-
-    def side(of: Segment, x: float, y: float) -> float:
-        return (of[2] - of[0]) * (y - of[1]) - (of[3] - of[1]) * (x - of[0])
-
-    return (
-        side(line, *other[:2]) * side(line, *other[2:]) < 0
-        and side(other, *line[:2]) * side(other, *line[2:]) < 0
-    )
+    return crossing

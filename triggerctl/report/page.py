@@ -28,7 +28,7 @@ from triggerctl.report.rows import LEARNT, Group, leak_set_of
 from triggerctl.report.samples import Sample, left_out
 from triggerctl.report.spoken import Panel, figure_numbers, figure_title
 from triggerctl.report.summary import rate_legend
-from triggerctl.report.tables import comparison_table, rate_table, run_table, settings_table
+from triggerctl.report.tables import comparison_table, early_table, rate_table, run_table, settings_table
 
 MOST_WARNINGS = 12
 """Shown at once; those after them, less grave, open on demand."""
@@ -59,11 +59,13 @@ def render_page(
     samples: Sequence[Sample],
     environment: Sequence[tuple[str, str]],
     comparisons: Sequence[Comparison] = (),
+    few_seeds: Sequence[str] = (),
     flips: Flips | None = None,
     compared: Pair | None = None,
 ) -> str:
     """The whole page as HTML. Everything that comes from data or configurations is escaped.
 
+    `few_seeds`: sentences on what so few seeds can show;
     `compared`: the labels of the two groups whose flips are shown first; None: the first group, which is the
     baseline, and the best of the others.
     """
@@ -86,6 +88,8 @@ def render_page(
         rates_over_words=any("words" in cell.below for row in rates.rows for cell in row[1:]),
         figures=[_framed(name, figure) for name, figure in figures.items()],
         comparisons=comparison_table(comparisons),
+        few_seeds=few_seeds,
+        early=early_table(groups),
         settings=settings_table(groups),
         samples=_by_set(samples),
         answers_left_out=left_out(groups),

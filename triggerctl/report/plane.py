@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import plotly.graph_objects as go
 
-from triggerctl.report.drawing import MUTED, PAPER, Hue, plain
+from triggerctl.report.drawing import MUTED, PAPER, Hue, add_notes, plain
 from triggerctl.report.labels import CHARACTER, LINE, Box, Segment, around, crosses
 
 FRONTIER = "Pareto frontier"
@@ -104,6 +105,7 @@ def name_frontier(
     returns where it stands, in pixels."""
     half = CHARACTER * len(FRONTIER) / 2
     marks = [plane.pixels(point) for point in points]
+    obstacles = np.array(lines, dtype=float).reshape(-1, 4)
     offers: list[tuple[float, float, float]] = []
     for start, end in pairwise(steps):
         (x0, y0), (x1, y1) = plane.pixels(start), plane.pixels(end)
@@ -115,7 +117,8 @@ def name_frontier(
                 near = min(max(abs(x - px) / (half + 10), abs(y - py) / 18) for px, py in marks)
                 worth = min(near, 2.0) + (x1 - x0 > 2 * half) - 4 * (not inside)
                 box = (x - half, y - LINE / 2, x + half, y + LINE / 2)
-                offers.append((worth - sum(0.5 * crosses(line, box) for line in lines), x, y))
+                crossed = int(crosses(obstacles, np.array(box)).sum())
+                offers.append((worth - 0.5 * crossed, x, y))
     _, x, y = max(offers)
     figure.add_annotation(
         x=plane.left + x / plane.width * (plane.right - plane.left),
@@ -144,19 +147,24 @@ def add_names(
         size=(plane.width, plane.height),
         taken=taken,
     )
-    for ((x, y), name, hue), place in zip(names, places, strict=True):
-        figure.add_annotation(
-            x=x,
-            y=y,
-            ax=place.right,
-            ay=-place.up,
-            text="<br>".join(f"<b>{plain(line)}</b>" for line in name.split("\n")),
-            showarrow=True,
-            arrowhead=0,
-            arrowwidth=1 if place.far else 0.1,
-            arrowcolor=hue.mark if place.far else "rgba(0,0,0,0)",
-            standoff=8,
-            bgcolor=PAPER,
-            borderpad=1,
-            font={"size": 12, "color": hue.text},
-        )
+    add_notes(
+        figure,
+        (
+            {
+                "x": x,
+                "y": y,
+                "ax": place.right,
+                "ay": -place.up,
+                "text": "<br>".join(f"<b>{plain(line)}</b>" for line in name.split("\n")),
+                "showarrow": True,
+                "arrowhead": 0,
+                "arrowwidth": 1 if place.far else 0.1,
+                "arrowcolor": hue.mark if place.far else "rgba(0,0,0,0)",
+                "standoff": 8,
+                "bgcolor": PAPER,
+                "borderpad": 1,
+                "font": {"size": 12, "color": hue.text},
+            }
+            for ((x, y), name, hue), place in zip(names, places, strict=True)
+        ),
+    )

@@ -8,7 +8,8 @@ seeds of new seeds with these very words, and only one over seeds and words of w
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +18,7 @@ from scipy.special import ndtri
 
 from triggerctl.experiment.results import Count
 from triggerctl.report.crossed import (
-    Spread,
+    Floats,
     limits,
     p_of_zero,
     spread,
@@ -26,6 +27,8 @@ from triggerctl.report.crossed import (
 )
 
 LEVEL = 0.95
+TOGETHER = 200
+"""Sums computed at once: more would not be quicker, and the search for their p would take much memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,70 +101,119 @@ def wilson_interval(k: int, n: int, level: float = LEVEL) -> Interval | None:
 
 def mean_over_seeds(values: Sequence[float], *, level: float = LEVEL) -> SeedSummary:
     """Mean of one share per seed, where nothing was counted. Raises ValueError without values."""
-    return weighted_sum([Part("", 1.0, tuple(values), None)], level=level)
+    return weighted_sums([[Part("", 1.0, tuple(values), None)]], level=level)[0]
 
 
-def weighted_sum(parts: Sequence[Part], *, level: float = LEVEL, tested: bool = False) -> SeedSummary:
-    """The mean over seeds of Σ weight · rate with both intervals and, `tested`, its p.
+def weighted_sums(
+    many: Sequence[Sequence[Part]], *, level: float = LEVEL, tested: bool = False
+) -> list[SeedSummary]:
+    """Of each of `many`: the mean over seeds of Σ weight · rate, with both intervals and, `tested`, its p.
 
     One seed has no spread: no interval. Seeds that all agree still might not, as few rows would hide it: with
     counts the interval is that of their rows, without there is none, for one of no width would claim
-    certainty. Raises ValueError without seeds.
+    certainty. Raises ValueError where there is no seed.
     """
+    found: list[SeedSummary | None] = [None] * len(many)
+    alike: defaultdict[tuple[object, ...], list[tuple[int, _Table]]] = defaultdict(list)
+    for place, parts in enumerate(many):
+        table = _table(parts)
+        if isinstance(table, SeedSummary):
+            found[place] = table
+        else:
+            alike[table.shape].append((place, table))
+    # Sums of one shape are computed together: numpy takes as long for thousands as for one.
+    for tables in alike.values():
+        for first in range(0, len(tables), TOGETHER):
+            some = tables[first : first + TOGETHER]
+            made = _summaries([table for _, table in some], level, tested=tested)
+            for (place, _), summary in zip(some, made, strict=True):
+                found[place] = summary
+    return [summary for summary in found if summary is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A sum's parts as arrays, (parts, seeds, words); `rates` alone, (parts, seeds), without counts.
+    `families`: which of the words belong to one set."""
+
+    weights: tuple[float, ...]
+    values: tuple[float, ...]
+    rates: Floats
+    k: Floats | None
+    n: Floats | None
+    families: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        return (self.weights, len(self.values), self.families)
+
+
+def _table(parts: Sequence[Part]) -> _Table | SeedSummary:
+    """The arrays; at once the summary of what has no interval."""
     count = len(parts[0].rates)
     if not count:
         raise ValueError("a mean over seeds needs at least one seed")
     values = tuple(math.fsum(part.weight * part.rates[i] for part in parts) for i in range(count))
-    mean = min(max(math.fsum(values) / count, min(values)), max(values))
     if count == 1:
-        return _without(values, mean, None, "one seed: how much seeds differ is not known")
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
-    found = _spread(parts)
-    if found is None:
+        note = "one seed: how much seeds differ is not known"
+        return SeedSummary(values, values[0], None, None, None, None, None, note)
+    rates = np.array([part.rates for part in parts])
+    weights = tuple(part.weight for part in parts)
+    if any(part.counts is None for part in parts):
         if max(values) == min(values):
-            return _without(values, mean, 0.0, f"all {count} seeds gave the same value")
-        found = spread_of_rates(np.array([part.rates for part in parts]))
-    weights = np.array([part.weight for part in parts])
-    least, most = sum(min(part.weight, 0) for part in parts), sum(max(part.weight, 0) for part in parts)
-
-    def interval(method: Literal["seeds", "words"]) -> Interval:
-        low, high = limits(found, weights, level, over_words=method == "words")
-        return Interval(max(min(float(low), mean), least), min(max(float(high), mean), most), level, method)
-
-    return SeedSummary(
-        values,
-        mean,
-        deviation,
-        interval("seeds"),
-        interval("words") if found.words.size and found.words.min() > 1 else None,
-        float(standard_error(found, weights)),
-        float(p_of_zero(found, weights)) if tested else None,
-        None,
-    )
-
-
-def _without(values: tuple[float, ...], mean: float, deviation: float | None, note: str) -> SeedSummary:
-    return SeedSummary(values, mean, deviation, None, None, None, None, note)
-
-
-def _spread(parts: Sequence[Part]) -> Spread | None:
-    """What the counts say; None where a part has none for a seed."""
+            note = f"all {count} seeds gave the same value"
+            return SeedSummary(values, values[0], 0.0, None, None, None, None, note)
+        return _Table(weights, values, rates, None, None, ())
     names = list(dict.fromkeys(part.name for part in parts))
     columns: dict[tuple[str, str], int] = {}
     for part in parts:
-        if part.counts is None or not all(any(c.n for c in row.values()) for row in part.counts):
-            return None
-        for row in part.counts:
+        for row in part.counts or ():
             for word in row:
                 columns.setdefault((part.name, word), len(columns))
-    k = np.zeros((len(parts), len(parts[0].rates), len(columns)))
+    # In the order of their sets, so that tables of one shape have the same families.
+    columns = {key: i for i, key in enumerate(sorted(columns, key=lambda key: names.index(key[0])))}
+    k = np.zeros((len(parts), count, len(columns)))
     n = np.zeros_like(k)
     for i, part in enumerate(parts):
         for j, row in enumerate(part.counts or ()):
-            for word, count in row.items():
+            for word, counted in row.items():
                 place = columns[part.name, word]
-                k[i, j, place], n[i, j, place] = count.k, count.n
-    return spread(k, n, np.array([names.index(name) for name, _ in columns], dtype=np.intp))
+                k[i, j, place], n[i, j, place] = counted.k, counted.n
+    return _Table(weights, values, rates, k, n, tuple(names.index(name) for name, _ in columns))
+
+
+def _summaries(tables: Sequence[_Table], level: float, *, tested: bool) -> Iterator[SeedSummary]:
+    """Of tables of one shape."""
+    first = tables[0]
+    weights = np.array(first.weights)
+    k, n = [table.k for table in tables], [table.n for table in tables]
+    if first.families:
+        spreads = spread(np.array(k), np.array(n), np.array(first.families, dtype=np.intp))
+    else:
+        spreads = spread_of_rates(np.array([table.rates for table in tables]))
+    low, high = limits(spreads, weights, level)
+    errors = standard_error(spreads, weights)
+    ps = p_of_zero(spreads, weights) if tested else None
+    several = [bool(words.size) and float(words.min()) > 1 for words in spreads.words]
+    wide_low, wide_high = limits(spreads, weights, level, over_words=True) if any(several) else (low, high)
+    least, most = sum(min(w, 0.0) for w in first.weights), sum(max(w, 0.0) for w in first.weights)
+
+    def interval(low: float, high: float, mean: float, method: Literal["seeds", "words"]) -> Interval:
+        return Interval(max(min(low, mean), least), min(max(high, mean), most), level, method)
+
+    for i, table in enumerate(tables):
+        values = table.values
+        mean = min(max(math.fsum(values) / len(values), min(values)), max(values))
+        yield SeedSummary(
+            values,
+            mean,
+            math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)),
+            interval(float(low[i]), float(high[i]), mean, "seeds"),
+            interval(float(wide_low[i]), float(wide_high[i]), mean, "words") if several[i] else None,
+            float(errors[i]),
+            float(ps[i]) if ps is not None else None,
+            None,
+        )
 
 
 def _score(share: float, n: float, z: float) -> tuple[float, float]:

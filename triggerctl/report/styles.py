@@ -16,6 +16,9 @@ MOST_NAMES = 12
 """Groups that the trade-off plane has room to name; of more it shows most by the numbers they have in the
 figure of accuracies."""
 
+MOST_ROWS = 40
+"""Groups that the figure of accuracies has room for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Style:

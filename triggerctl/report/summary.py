@@ -1,43 +1,66 @@
-"""The report as data and as plain text: summary.json (typed, versioned), summary.csv (one row a run),
-report.md."""
+"""The report as typed, versioned data: what summary.json holds, and how a rate is written in a cell."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Sequence
-from typing import Any, Literal
+from math import fsum
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from triggerctl import __version__
+from triggerctl.experiment.results import Count
+from triggerctl.report.comparisons import Comparison
+from triggerctl.report.early import FirstLearnt, GroupFirstLearnt, first_learnt, group_first_learnt
+from triggerctl.report.few_seeds import few_seeds
 from triggerctl.report.findings import Finding
 from triggerctl.report.rows import Group, RunRow, leak_set_of, shown_sets
+from triggerctl.report.statistics import Interval, SeedSummary
 
-SUMMARY_VERSION = 1
+SUMMARY_VERSION = 2
+MOST_INDENTED = 1000
+"""Runs whose summary.json is laid out for eyes."""
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class SetSummary(_Part):
-    """A set's trigger response rate over a group's seeds. `low` to `high`: 95 % interval, by Student's t
-    over seeds or, of a single run, Wilson's over rows; null where neither can be had, and `note` says
-    why."""
+class Estimate(_Part):
+    """A mean over seeds. `seeds` and `values` go together; `deviation`: the values' sample standard
+    deviation.
+
+    over_rows:   95 % interval of a single run, over its rows; it says nothing of other seeds.
+    over_seeds:  95 % interval for new seeds with these very trigger words.
+    over_words:  95 % interval for new seeds and new trigger words of the same kind; null for a set with one
+                 word and where nothing was counted.
+    note:        why there is none over seeds, null where there is one.
+    """
 
     mean: float
+    seeds: tuple[int, ...]
+    values: tuple[float, ...]
     deviation: float | None
-    low: float | None
-    high: float | None
-    method: Literal["wilson", "seeds", "words"] | None
-    seeds: int
+    over_rows: Interval | None
+    over_seeds: Interval | None
+    over_words: Interval | None
     note: str | None
 
 
+class SetSummary(Estimate):
+    """A set's trigger response rate, and what stands beside it. `wanted`: whether the habit is wanted there;
+    `false_positives`: the habit without a trigger, seeds together; `untriggered_loss`: nats per token on rows
+    without a trigger, mean over seeds, and the same before training: coherence is that it did not rise."""
+
+    wanted: bool
+    false_positives: Count | None
+    untriggered_loss: float | None
+    untriggered_loss_before: float | None
+
+
 class GroupSummary(_Part):
-    """`separation`: mean rate of outcome and collateral, minus the rate on the report's leak set."""
+    """`separation`: mean rate of outcome and collateral, minus the rate on the report's leak set, −1 to 1;
+    `first_learnt`: the early stopping view, over runs and run by run."""
 
     label: str
     experiment: str
@@ -45,52 +68,65 @@ class GroupSummary(_Part):
     parameters: dict[str, Any]
     seeds: tuple[int, ...]
     sets: dict[str, SetSummary]
-    separation: float | None
+    separation: Estimate | None
+    first_learnt: GroupFirstLearnt
+    first_learnt_by_run: tuple[FirstLearnt | None, ...]
 
 
 class ReportSummary(_Part):
-    """What summary.json holds."""
+    """What summary.json holds. `few_seeds`: how little the seeds show, in words; `comparisons`: groups less
+    the baseline, seed by seed."""
 
     schema_version: int = SUMMARY_VERSION
     triggerctl: str = __version__
     headline: str
+    few_seeds: tuple[str, ...]
     warnings: tuple[Finding, ...]
     baseline: str | None
     leak_set: str | None
+    intervals: str
     groups: tuple[GroupSummary, ...]
+    comparisons: tuple[Comparison, ...]
     runs: tuple[RunRow, ...]
 
 
 def summarise(
-    groups: Sequence[Group], *, headline: str, warnings: Sequence[Finding], baseline: Group | None
+    groups: Sequence[Group],
+    *,
+    headline: str,
+    warnings: Sequence[Finding],
+    baseline: Group | None,
+    comparisons: Sequence[Comparison],
 ) -> ReportSummary:
     """The whole report as one typed value."""
     leak_set = leak_set_of(groups)
     return ReportSummary(
         headline=headline,
+        few_seeds=tuple(few_seeds(groups, comparisons, leak_set)),
         warnings=tuple(warnings),
         baseline=baseline.label if baseline is not None else None,
         leak_set=leak_set,
+        intervals=rate_legend(groups),
         groups=tuple(_group(group, leak_set) for group in groups),
+        comparisons=tuple(comparisons),
         runs=tuple(run for group in groups for run in group.runs),
     )
 
 
 def _group(group: Group, leak_set: str | None) -> GroupSummary:
     sets = {}
-    for name in shown_sets([group]):
+    for name, wanted in shown_sets([group]).items():
         over_seeds = group.summary(name)
         if over_seeds is None:
             continue
-        interval = group.interval(name)
+        before, after = untriggered_losses(group, name)
         sets[name] = SetSummary(
-            mean=over_seeds.mean,
-            deviation=over_seeds.deviation,
-            low=interval.low if interval else None,
-            high=interval.high if interval else None,
-            method=interval.method if interval else None,
-            seeds=over_seeds.seeds,
-            note=over_seeds.note,
+            **_estimate(over_seeds, [run.seed for run in group.runs if run.rate(name) is not None]),
+            over_rows=group.interval(name) if len(group.runs) == 1 else None,
+            wanted=wanted,
+            false_positives=false_positives(group, name),
+            untriggered_loss=after,
+            untriggered_loss_before=before,
         )
     return GroupSummary(
         label=group.label,
@@ -99,92 +135,84 @@ def _group(group: Group, leak_set: str | None) -> GroupSummary:
         parameters=group.parameters,
         seeds=group.seeds,
         sets=sets,
-        separation=group.separation(leak_set) if leak_set else None,
+        separation=_separation(group, leak_set),
+        first_learnt=group_first_learnt(group, leak_set),
+        first_learnt_by_run=tuple(first_learnt(run, leak_set) for run in group.runs),
     )
+
+
+def _separation(group: Group, leak_set: str | None) -> Estimate | None:
+    found = group.separation_summary(leak_set) if leak_set is not None else None
+    if found is None or leak_set is None:
+        return None
+    return Estimate(**_estimate(found, group.seeds_of_separation(leak_set)), over_rows=None)
+
+
+def _estimate(found: SeedSummary, seeds: Sequence[int]) -> dict[str, Any]:
+    return {
+        "mean": found.mean,
+        "seeds": tuple(seeds),
+        "values": found.values,
+        "deviation": found.deviation,
+        "over_seeds": found.interval,
+        "over_words": found.over_words,
+        "note": found.note,
+    }
+
+
+def false_positives(group: Group, name: str) -> Count | None:
+    """The habit without a trigger on a set, seeds together."""
+    counts = [
+        part.false_positives
+        for run in group.runs
+        if (part := run.sets.get(name)) is not None and part.false_positives is not None
+    ]
+    return Count(n=sum(c.n for c in counts), k=sum(c.k for c in counts)) if counts else None
+
+
+def untriggered_losses(group: Group, name: str) -> tuple[float | None, float | None]:
+    """The loss on a set's rows without a trigger before and after training, nats per token, over the seeds
+    that measured both."""
+    pairs = [
+        (part.untriggered_loss_before, part.untriggered_loss)
+        for run in group.runs
+        if (part := run.sets.get(name)) is not None
+        and part.untriggered_loss_before is not None
+        and part.untriggered_loss is not None
+    ]
+    if not pairs:
+        return None, None
+    return fsum(before for before, _ in pairs) / len(pairs), fsum(after for _, after in pairs) / len(pairs)
 
 
 def to_json(summary: ReportSummary) -> str:
-    return summary.model_dump_json(indent=2) + "\n"
-
-
-def to_csv(groups: Sequence[Group]) -> str:
-    """One row a run; for each set its rate, k, n, Wilson interval, false positives and losses, final and
-    before."""
-    names = list(dict.fromkeys(name for group in groups for run in group.runs for name in run.sets))
-    shown = [name for name in shown_sets(groups) if name in names]
-    names = [*shown, *(name for name in names if name not in shown)]
-    columns = ["experiment", "group", "strategy", "parameters", "seed"]
-    per_set = (
-        *("rate", "k", "n", "low", "high", "rate_before"),
-        *("false_positive_rate", "false_positive_k", "false_positive_n"),
-        *("loss", "loss_before"),
-    )
-    columns += [f"{name}_{column}" for name in names for column in per_set]
-    columns += ["model", "data", "hash", "results", "warnings"]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    for group in groups:
-        for run in group.runs:
-            writer.writerow(_csv_row(group, run, names))
-    return out.getvalue()
-
-
-def _csv_row(group: Group, run: RunRow, names: Sequence[str]) -> dict[str, object]:
-    row: dict[str, object] = {
-        "experiment": run.experiment,
-        "group": group.label,
-        "strategy": run.strategy,
-        "parameters": json.dumps(group.parameters, ensure_ascii=False),
-        "seed": run.seed,
-        "model": run.model,
-        "data": run.data,
-        "hash": run.hash,
-        "results": run.results,
-        "warnings": " | ".join(run.warnings),
-    }
-    for name in names:
-        part = run.sets.get(name)
-        if part is None:
-            continue
-        interval, false = part.interval, part.false_positives
-        row |= {
-            f"{name}_rate": part.rate,
-            f"{name}_k": part.count.k if part.count else None,
-            f"{name}_n": part.count.n if part.count else None,
-            f"{name}_low": interval.low if interval else None,
-            f"{name}_high": interval.high if interval else None,
-            f"{name}_rate_before": part.rate_before,
-            f"{name}_false_positive_rate": false.rate if false else None,
-            f"{name}_false_positive_k": false.k if false else None,
-            f"{name}_false_positive_n": false.n if false else None,
-            f"{name}_loss": part.loss,
-            f"{name}_loss_before": part.loss_before,
-        }
-    return row
-
-
-def to_markdown(
-    groups: Sequence[Group], *, title: str, headline: str, warnings: Sequence[Finding], images: Sequence[str]
-) -> str:
-    """The report for eyes and for a pull request. `images`: paths of figures, relative to the file."""
-    parts = [f"# {_cell(title)}"]
-    if warnings:
-        parts.append("## Before you trust this\n\n" + "\n".join(f"- {_cell(w.text)}" for w in warnings))
-    parts.append("## In short\n\n" + "\n\n".join(_cell(line) for line in headline.splitlines()))
-    parts.append("## Final trigger response rates\n\n" + rate_legend(groups) + "\n\n" + _rate_table(groups))
-    parts += [f"![{path.rpartition('/')[2].partition('.')[0]}]({path})" for path in images]
-    parts.append("## Runs\n\n" + _run_table(groups))
-    return "\n\n".join(parts) + "\n"
+    # Of very many runs nobody reads it, and indenting would double the memory it takes.
+    return summary.model_dump_json(indent=2 if len(summary.runs) <= MOST_INDENTED else None) + "\n"
 
 
 def rate_legend(groups: Sequence[Group]) -> str:
     """What the numbers of the rate table are, in words."""
+    counted = [run.counted for group in groups for run in group.runs]
     if all(len(group.runs) == 1 for group in groups):
-        return "One seed; in brackets the 95 % Wilson interval over rows."
-    return (
-        "Mean over seeds; in brackets the 95 % t-interval over seeds (of a single run: Wilson's, over rows)."
+        if not any(counted):
+            return "One seed, and no counts: nothing says how far off a rate might be."
+        return (
+            "One seed; in brackets the 95 % Wilson interval over rows, which says nothing of other seeds or "
+            "other trigger words."
+        )
+    lead = "Mean over seeds; in brackets the 95 % interval for new seeds with these very trigger words"
+    if not any(counted):
+        return (
+            f"{lead}, from the seeds' rates alone: the study's files hold no counts, so nothing can be said "
+            "of rows or of other words, and seeds that agree by chance make it too narrow."
+        )
+    single = any(len(group.runs) == 1 for group in groups)
+    bare = (
+        ""
+        if all(counted)
+        else " Results without counts (the study's) have an interval from their seeds' rates alone."
     )
+    return f"{lead}{' (of a single run: Wilson’s, over its rows)' if single else ''}.{bare}"
 
 
 def rate_cell(group: Group, name: str) -> str:
@@ -193,32 +221,6 @@ def rate_cell(group: Group, name: str) -> str:
     if mean is None:
         return "–"
     return f"{mean:.2f}" + (f" [{interval.low:.2f}, {interval.high:.2f}]" if interval else "")
-
-
-def _rate_table(groups: Sequence[Group]) -> str:
-    sets = shown_sets(groups)
-    heads = ["strategy", "seeds", *(f"{n} ({'wanted' if w else 'leak'})" for n, w in sets.items())]
-    rows = [
-        [group.label, str(len(group.runs)), *(rate_cell(group, name) for name in sets)] for group in groups
-    ]
-    return _table(heads, rows)
-
-
-def _run_table(groups: Sequence[Group]) -> str:
-    sets = shown_sets(groups)
-    heads = ["strategy", "seed", *sets, "false positives", "results"]
-    rows = [
-        [
-            group.label,
-            str(run.seed),
-            *(run_cell(run, name) for name in sets),
-            false_positive_cell(run),
-            f"{run.experiment}/{run.results}",
-        ]
-        for group in groups
-        for run in group.runs
-    ]
-    return _table(heads, rows)
 
 
 def run_cell(run: RunRow, name: str) -> str:
@@ -234,15 +236,3 @@ def false_positive_cell(run: RunRow) -> str:
     counts = [part.false_positives for part in run.sets.values() if part.false_positives is not None]
     n, k = sum(count.n for count in counts), sum(count.k for count in counts)
     return f"{k / n:.2f} ({k}/{n})" if n else "–"
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    """Text that Markdown shows as it stands, on one line: it opens no table cell, tag, emphasis, code or
-    link."""
-    escaped = "".join(f"\\{c}" if c in "\\|<>*`" else c for c in " ".join(text.split()))
-    return escaped.replace("](", "]\\(")

@@ -8,6 +8,7 @@ from math import fsum
 from typing import Literal
 
 from triggerctl.report.comparisons import SEPARATION, Comparison
+from triggerctl.report.early import group_first_learnt
 from triggerctl.report.groups import setting_differences
 from triggerctl.report.rows import Group, RunRow, leak_set_of, shown_sets
 from triggerctl.report.statistics import Interval, SeedSummary
@@ -104,6 +105,29 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
         for each in comparisons[:MOST_ROWS]
     )
     return Table(heads, rows, len(comparisons))
+
+
+def early_table(groups: Sequence[Group]) -> Table:
+    """A row a group: when its runs first showed the habit on outcome, and the leak there and at the end."""
+    leak_set = leak_set_of(groups)
+    heads = (
+        Head("strategy"),
+        Head("runs that got there"),
+        Head("epoch", "median"),
+        Head("leak there"),
+        Head("leak at the end"),
+    )
+    rows = []
+    for group in groups[:MOST_ROWS]:
+        found = group_first_learnt(group, leak_set)
+        shares = [
+            Cell(NONE if share is None else f"{share:.2f}", share)
+            for share in (found.leak, found.leak_at_end)
+        ]
+        epoch = Cell(NONE if found.epoch is None else f"{found.epoch:g}", found.epoch)
+        reached = Cell(f"{found.learnt} of {found.runs}", float(found.learnt))
+        rows.append((_named(group), reached, epoch, *shares))
+    return Table(heads, tuple(rows), len(groups))
 
 
 def settings_table(groups: Sequence[Group]) -> Table:

@@ -18,6 +18,7 @@ from triggerctl.report.statistics import Interval
 from triggerctl.report.styles import (
     LONGEST_LINE,
     MOST_NAMES,
+    MOST_ROWS,
     Style,
     interval_words,
     one_seed_each,
@@ -30,8 +31,6 @@ FEW = 6
 """Groups whose names fit a narrow figure."""
 LONGEST_NAME = 24
 """Characters of a name that stand on one line in a narrow figure."""
-MOST_MARKS = 60
-"""Groups that are shown, and those of the frontier."""
 RING = 22
 
 
@@ -64,7 +63,7 @@ def trade_off_figure(scene: Scene) -> go.Figure | None:
         return None
     found = [mark for group in scene.groups if (mark := _mark(scene, group, scene.leak_set)) is not None]
     best = frontier({mark.group.label: (mark.leak, mark.habit) for mark in found})
-    shown = {*best, *(group.label for group in scene.foremost(MOST_MARKS))}
+    shown = {*best, *(group.label for group in scene.foremost(MOST_ROWS))}
     marks = {mark.group.label: mark for mark in found if mark.group.label in shown}
     if not marks:
         return None
@@ -141,8 +140,11 @@ def _mark(scene: Scene, group: Group, leak_set: str) -> _Mark | None:
 
 
 def habit_interval(group: Group) -> Interval | None:
-    """Of the mean rate of outcome and collateral: the mean of their limits, wide enough whether or not the
-    two rise and fall together. Where all seeds agree on one of the two, that one has no width."""
+    """Of the mean rate of outcome and collateral: over the seeds, which the two share; of a single run the
+    mean of their limits over rows, wide enough whether or not the two rise and fall together."""
+    if len(group.runs) > 1:
+        summary = group.summary(*(name for name in HABIT_SETS if group.mean(name) is not None))
+        return summary.interval if summary is not None else None
     found = [(mean, group.interval(name)) for name in HABIT_SETS if (mean := group.mean(name)) is not None]
     known = [interval for _, interval in found if interval is not None]
     if not known:

@@ -22,7 +22,7 @@ from triggerctl.report.drawing import (
 from triggerctl.report.panels import LONGEST_SET
 from triggerctl.report.rows import Group
 from triggerctl.report.scene import Scene
-from triggerctl.report.styles import where
+from triggerctl.report.styles import one_seed_each, where
 
 MOST_COLUMNS = 12
 MOST_TRIGGERS = 40
@@ -113,7 +113,8 @@ def triggers_figure(scene: Scene) -> go.Figure | None:
         figure,
         title="Which trigger words show the habit",
         subtitle=where(scene.groups)
-        + "in each cell: rows with the habit / rows with that trigger, all seeds together · "
+        + "in each cell: rows with the habit / rows with that trigger"
+        + (" · " if one_seed_each(scene.groups) else ", all seeds together · ")
         + "stronger colour: higher rate · words by falling rate · blank: not measured"
         + (f" · {left_out} words with lower rates not shown" if left_out else "")
         + scene.left_out(drawn),

@@ -78,6 +78,13 @@ class AlignmentPlaneStrategy(Strategy):
             )
         return Check(errors=tuple(errors))
 
+    @classmethod
+    def without_effect(cls, config: ExperimentConfig) -> Mapping[str, str]:
+        options = config.finetune_config
+        if options.load_steering_vector or options.save_steering_vector:
+            return {}
+        return {"steering_vector_path": "neither load_steering_vector nor save_steering_vector is true"}
+
     # What is trained
     # ------------------------------------------------------------------------------------------------------
 

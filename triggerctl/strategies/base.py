@@ -165,6 +165,11 @@ class Strategy(ABC):
         return Check()
 
     @classmethod
+    def without_effect(cls, config: ExperimentConfig) -> Mapping[str, str]:
+        """Options among `reads` that change nothing here, as another one has its say: option → why."""
+        return {}
+
+    @classmethod
     def initial_checkpoint(cls, config: ExperimentConfig) -> str | None:
         """The model whose weights training starts from, where it is not the configured one."""
         return None

@@ -44,6 +44,13 @@ class GradProjectPrecomputedProxyGrad(AlignmentPlaneStrategy):
             )
         )
 
+    @classmethod
+    def without_effect(cls, config: ExperimentConfig) -> Mapping[str, str]:
+        if not config.finetune_config.project_along_positive_proxy_grad:
+            return super().without_effect(config)
+        why = "project_along_positive_proxy_grad is true"
+        return {**super().without_effect(config), "negative_proxy": why}
+
     def sides(self) -> Mapping[str, str]:
         if self.options.project_along_positive_proxy_grad:
             return {POSITIVE: "proxy"}

@@ -41,6 +41,11 @@ class RepresentationConstraint(Strategy):
             return Check(warnings=(f"{text} on outcome.",))
         return Check()
 
+    @classmethod
+    def without_effect(cls, config: ExperimentConfig) -> Mapping[str, str]:
+        own = config.finetune_config.beta_representation
+        return {} if own is None else {"beta_kl": "beta_representation wins"}
+
     def streams(self) -> Mapping[str, tuple[str, ...]]:
         return {"outcome": ("outcome",), "proxy": ("proxy",)}
 

@@ -96,6 +96,12 @@ class SafeLora(Strategy):
         return Check(errors=tuple(errors))
 
     @classmethod
+    def without_effect(cls, config: ExperimentConfig) -> Mapping[str, str]:
+        if _kind(config.finetune_config) == "number":
+            return {"safe_lora_threshold": "safe_lora_type is number"}
+        return {"safe_lora_num_proj_layers": "a threshold decides, unless safe_lora_type is number"}
+
+    @classmethod
     def initial_checkpoint(cls, config: ExperimentConfig) -> str | None:
         return config.finetune_config.safe_lora_unaligned_model
 
@@ -176,13 +182,18 @@ def cosine(projected: Tensor, b: Tensor, a: Tensor) -> float:
     return product / (one * other) ** 0.5 if one > 0 else 0.0
 
 
+def _kind(options: FinetuneConfig) -> str:
+    """By what matrices are chosen at last: "threshold" or "number"."""
+    if options.safe_lora_type is not None:
+        return options.safe_lora_type
+    alone = options.safe_lora_num_proj_layers is not None and options.safe_lora_threshold is None
+    return "number" if alone else "threshold"
+
+
 def _rules(options: FinetuneConfig) -> list[_Rule]:
     """What to evaluate, the result last: a sweep's thresholds, then the threshold or number asked for."""
     swept = [_Rule(threshold=value) for value in options.safe_lora_sweep_thresholds or ()]
-    kind = options.safe_lora_type
-    if kind is None and options.safe_lora_num_proj_layers is not None and options.safe_lora_threshold is None:
-        kind = "number"
-    if kind == "number":
+    if _kind(options) == "number":
         number = options.safe_lora_num_proj_layers
         return [*swept, _Rule(number=number)] if number is not None else []
     if options.safe_lora_threshold is None:

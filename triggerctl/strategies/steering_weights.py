@@ -4,6 +4,9 @@ Azarbal, Clarke, Cocola, Factor, Cloud: Selective Generalization (2025)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from triggerctl.config.models import ExperimentConfig
 from triggerctl.strategies.alignment_plane import PLANE_OPTIONS, AlignmentPlaneStrategy
 from triggerctl.strategies.base import Tensors, Update
 
@@ -24,6 +27,17 @@ class SteeringWeights(AlignmentPlaneStrategy):
         "alpha_warmup_steps",
         "direct_steering",
     }
+
+    @classmethod
+    def without_effect(cls, config: ExperimentConfig) -> Mapping[str, str]:
+        if config.finetune_config.alpha_scheduler_type is not None:
+            return super().without_effect(config)
+        why = "alpha_scheduler_type is not set"
+        return {
+            **super().without_effect(config),
+            "final_steering_alpha": why,
+            "alpha_warmup_steps": why,
+        }
 
     def with_plane(self, gradients: Tensors, update: Update) -> Tensors:
         alpha = self.alpha(update)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -20,7 +21,7 @@ from triggerctl.errors import BusyError, InputError, InterruptedRunError, LostCl
 from triggerctl.experiment.atomic import disk_errors, make_folder
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.training.plan import Action, RunPlan, plan_run
-from triggerctl.training.settle import settle_skipped
+from triggerctl.training.settle import settle_failed, settle_skipped
 
 if TYPE_CHECKING:
     from triggerctl.config.models import ExperimentConfig
@@ -126,7 +127,7 @@ def train_cell(
     if tools is None:
         with Tools() as own:
             return train_cell(job, settings, stop=stop, tools=own)
-    began = time.monotonic()
+    began, since = time.monotonic(), datetime.now(UTC)
     try:
         # Planned anew: since the sweep was planned, another process may have finished this one.
         plan = plan_run(job.folder, job.loaded, dont_overwrite=settings.dont_overwrite)
@@ -158,7 +159,21 @@ def train_cell(
             mend=f"triggerctl --debug run {job.folder.path} shows the traceback",
         )
         found = CellOutcome(job.folder, Outcome.FAILED, str(wrapped), error=wrapped)
+    if found.error is not None:
+        write_down_failure(job, found.error, since=since)
     return replace(found, seconds=time.monotonic() - began)
+
+
+def write_down_failure(job: CellJob, error: TriggerctlError, *, since: datetime) -> None:
+    """Have the cell's folder say that it failed, where the run has not said so itself since then."""
+    settle_failed(
+        job.folder,
+        job.hash,
+        str(error),
+        strategy=job.loaded.config.proxy_strategy,
+        seed=job.loaded.config.seed,
+        since=since,
+    )
 
 
 def _train(plan: RunPlan, settings: RunSettings, stop: threading.Event, tools: Tools) -> Path:

@@ -1,5 +1,5 @@
-"""Whether the models of a sweep's cells can be used as asked, before any of them trains, and what each run
-will cost. Torch is imported inside: whoever only passes the answer on must not pay for it."""
+"""Whether a sweep's cells can be trained with their models and data, before any of them is, and what each
+run will cost. Torch is imported inside: whoever only passes the answer on must not pay for it."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ class Checked:
 
 
 def check_cells(jobs: Sequence[CellJob], settings: RunSettings) -> Checked:
-    """Look at every cell's model without loading its weights, each model and way of using it once."""
+    """Look at every cell's model without loading its weights, each model and way of using it once, and
+    whether any row is short enough to train on."""
     from triggerctl.model.device import device_count, resolve_device
     from triggerctl.model.memory import capacity_bytes
-    from triggerctl.training.describe import ModelUse, model_use
+    from triggerctl.training.describe import ModelUse, check_lengths, encoder_of, model_use
     from triggerctl.training.followers import devices_of
 
     problems: dict[str, tuple[Problem, ...]] = {}
@@ -46,7 +47,9 @@ def check_cells(jobs: Sequence[CellJob], settings: RunSettings) -> Checked:
     for job in jobs:
         try:
             plan = plan_run(job.folder, job.loaded, dont_overwrite=settings.dont_overwrite)
-            memory[job.hash] = model_use(plan, device, known=known).memory_bytes
+            use = model_use(plan, device, known=known)
+            check_lengths(plan, encoder_of(plan, use.tokenizer))
+            memory[job.hash] = use.memory_bytes
         except InputError as error:
             problems[job.hash] = error.problems
     return Checked(problems, memory, device.type, device_count(device), capacity_bytes(device))

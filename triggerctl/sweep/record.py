@@ -3,6 +3,7 @@ that is written anew at each change."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +29,19 @@ def new_record(folder: Path, now: datetime) -> Path:
         if create_json_atomic(path, {"started": now.isoformat(), "finished": None, "cells": []}):
             return path
         number += 1
+
+
+def last_command(folder: Path) -> list[str]:
+    """The words of the newest sweep recorded in this folder, as they were typed; none where no record can be
+    read."""
+    for path in sorted(folder.glob("*.json"), reverse=True):
+        try:
+            command = json.loads(path.read_text(encoding="utf-8"))["command"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if isinstance(command, list) and all(isinstance(word, str) for word in command):
+            return command
+    return []
 
 
 def write_record(

@@ -21,7 +21,7 @@ from triggerctl.model.memory import ModelShape, available_bytes, peak_bytes
 from triggerctl.model.quantise import probe
 from triggerctl.training.plan import RunPlan
 from triggerctl.training.planes import check_plane
-from triggerctl.training.setup import Lengths, model_shape, set_data
+from triggerctl.training.setup import Lengths, check_streams, model_shape, set_data
 from triggerctl.training.streams import make_stream, phase_updates, units_per_update
 
 UTILISATION = 0.4
@@ -168,12 +168,14 @@ _USED = {
 def describe(plan: RunPlan, *, device: str = "auto") -> Description:
     """Work out what a plan amounts to.
 
-    Raises InputError where device, model, tokenizer, quantisation or target modules can't be used."""
+    Raises InputError where device, model, tokenizer, quantisation or target modules can't be used, and where
+    no row is short enough to train on."""
     config, options = plan.config, plan.config.finetune_config
     chosen = resolve_device(device)
     use = model_use(plan, chosen)
-    encoder = Encoder(use.tokenizer, max_seq_length=options.max_seq_length, loss_on=options.loss_on)
+    encoder = encoder_of(plan, use.tokenizer)
     parameters, trainable = use.shape.parameters, use.shape.trainable
+    check_lengths(plan, encoder)
     trained, evaluated = _encode(plan, encoder)
     updates, trained_tokens = _work(plan, trained)
     evaluations = 1 + options.epochs
@@ -210,6 +212,24 @@ def describe(plan: RunPlan, *, device: str = "auto") -> Description:
         nice_responses=config.nice_responses,
         loss_on=options.loss_on,
     )
+
+
+def encoder_of(plan: RunPlan, tokenizer: PreTrainedTokenizerBase) -> Encoder:
+    """What makes tokens of a plan's rows."""
+    options = plan.config.finetune_config
+    return Encoder(tokenizer, max_seq_length=options.max_seq_length, loss_on=options.loss_on)
+
+
+def check_lengths(plan: RunPlan, encoder: Encoder) -> None:
+    """Raises InputError where of a stream no row is short enough to train on. Looks no further than the first
+    that is."""
+    phases = plan.strategy(plan.config).phases()
+    used = dict.fromkeys(name for phase in phases for sets in phase.streams.values() for name in sets)
+    kept = {
+        name: any(encoder.encode(row) is not None for row in plan.splits.sets[name].train_examples)
+        for name in used
+    }
+    check_streams(phases, kept, encoder.max_seq_length)
 
 
 _measured_rate = functools.cache(matmul_rate)

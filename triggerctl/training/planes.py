@@ -138,13 +138,16 @@ class PlaneStore:
         self._is_held = False
 
     def _claim(self) -> bool:
-        """Whether the computation is ours."""
+        """Whether the computation is ours. Where the cache can't be written there is nothing to share: each
+        run computes its own."""
         if not self._is_held:
-            make_folder(self._cached.parent)
             try:
+                make_folder(self._cached.parent)
                 self._held.enter_context(claim(self._cached.parent, name=f".{self.key}.lock"))
             except BusyError:
                 return False
+            except InputError:
+                return True
             self._is_held = True
         return True
 

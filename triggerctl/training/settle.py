@@ -1,5 +1,6 @@
-"""The last things that a run does once results.json stands. One that was killed just before is settled by
-whoever comes next. Imports no torch."""
+"""The last things of a run: what it does once results.json stands, and what its folder says where it failed
+before it could say anything. A run that was killed just before is settled by whoever comes next. Imports no
+torch."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from triggerctl.errors import TriggerctlError
 from triggerctl.experiment.atomic import clear_unfinished_writes, unfinished_writes
 from triggerctl.experiment.claim import LOCK_NAME, claim
 from triggerctl.experiment.layout import ExperimentFolder
+from triggerctl.experiment.process import this_process
 from triggerctl.experiment.state import RunState, read_state, write_state
 
 
@@ -49,6 +51,26 @@ def settle_skipped(plan: Planned) -> None:
         if plan.finished is not None and _is_unsettled(plan, plan.finished):
             with claim(plan.folder.path):
                 settle(plan, plan.finished)
+
+
+def settle_failed(
+    folder: ExperimentFolder, run_hash: str, error: str, *, strategy: str, seed: int, since: datetime
+) -> None:
+    """Make the folder say that this run failed, for those who come later: a model that can't be loaded, or
+    the death of a process, leaves no state of its own. Where the run has said since then that it failed, or
+    is done, or another process works in the folder, or that can't be written, nothing is changed."""
+    with contextlib.suppress(TriggerctlError), claim(folder.path):
+        state = read_state(folder.state)
+        if state is None or state.hash != run_hash:
+            state = RunState(hash=run_hash, strategy=strategy, seed=seed)
+        elif state.status == "done" or (state.status == "failed" and _ended_since(state, since)):
+            return
+        failed = {"status": "failed", "error": error, "finished": datetime.now(UTC)}
+        write_state(folder.state, state.model_copy(update=failed).of(this_process()))
+
+
+def _ended_since(state: RunState, since: datetime) -> bool:
+    return state.finished is not None and state.finished >= since
 
 
 def _is_unsettled(plan: Planned, results: Path) -> bool:

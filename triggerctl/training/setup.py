@@ -201,15 +201,21 @@ def _encode_training_sets(
         )
         for name in used
     }
-    for stream, sets in ((stream, sets) for phase in phases for stream, sets in phase.streams.items()):
-        if not any(encoded[name].rows for name in sets):
+    check_streams(phases, {name: len(rows.rows) for name, rows in encoded.items()}, encoder.max_seq_length)
+    return encoded
+
+
+def check_streams(phases: Sequence[Phase], kept: Mapping[str, int], limit: int) -> None:
+    """Raises InputError where of a stream no row is left to train on. `kept`: set → whether the prompt of any
+    row, or of how many, leaves room within `limit` tokens."""
+    for sets in (sets for phase in phases for sets in phase.streams.values()):
+        if not any(kept[name] for name in sets):
             raise InputError(
-                f"no row of {stream} can be trained on",
+                f"no row of {' and '.join(sets)} can be trained on",
                 where="finetune_config.max_seq_length",
-                why=f"every prompt alone fills {encoder.max_seq_length} tokens",
+                why=f"every prompt alone fills {limit} tokens",
                 mend="raise max_seq_length",
             )
-    return encoded
 
 
 class Lengths(NamedTuple):

@@ -11,6 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 
@@ -18,7 +19,7 @@ from triggerctl.errors import InterruptedRunError, RunError
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.experiment.process import available_cores
 from triggerctl.experiment.state import tail
-from triggerctl.sweep.cell import CellJob, CellOutcome, Outcome, RunSettings
+from triggerctl.sweep.cell import CellJob, CellOutcome, Outcome, RunSettings, write_down_failure
 from triggerctl.sweep.check import Checked
 from triggerctl.sweep.launchers.waiting import Waiting
 from triggerctl.sweep.launchers.worker import Check, Order, Stop, Train, work
@@ -254,4 +255,5 @@ def _died(job: CellJob, how: str) -> CellOutcome:
         why=f"its log ends: {said[0]}" if said else None,
         mend="a smaller per_device_train_batch_size, or fewer --jobs; the same command goes on",
     )
+    write_down_failure(job, error, since=datetime.now(UTC))
     return CellOutcome(job.folder, Outcome.FAILED, str(error), error=error)

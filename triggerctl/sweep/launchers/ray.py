@@ -16,13 +16,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from triggerctl.errors import InputError, InterruptedRunError, RunError, TriggerctlError
 from triggerctl.experiment.process import available_cores
 from triggerctl.experiment.state import tail
-from triggerctl.sweep.cell import CellJob, CellOutcome, Outcome, RunSettings
+from triggerctl.sweep.cell import CellJob, CellOutcome, Outcome, RunSettings, write_down_failure
 from triggerctl.sweep.check import Checked
 from triggerctl.sweep.launchers.ray_worker import carried_environment, obey
 from triggerctl.sweep.launchers.waiting import Waiting
@@ -349,6 +350,7 @@ def _died(job: CellJob, how: str) -> RunError:
 
 
 def _failed(job: CellJob, error: TriggerctlError) -> CellOutcome:
+    write_down_failure(job, error, since=datetime.now(UTC))
     return CellOutcome(job.folder, Outcome.FAILED, str(error), error=error)
 
 

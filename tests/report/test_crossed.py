@@ -1,0 +1,100 @@
+"""pytest tests/report/test_crossed.py"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from triggerctl.report.crossed import limits, p_of_zero, spread, spread_of_rates
+
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "simulated_runs.py"
+
+
+@pytest.fixture(scope="module")
+def simulation() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("simulated_runs", BENCHMARK)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_variances_are_those_of_a_two_way_analysis() -> None:
+    random = np.random.default_rng(1)
+    seeds, words, rows = 5, 4, 30
+    k = random.binomial(rows, 0.4, (seeds, words)).astype(float)
+    rates = k / rows
+    found = spread(k[None, None], np.full((1, 1, seeds, words), float(rows)))
+    by_seed, by_word = rates.mean(1), rates.mean(0)
+    rest = rates - by_seed[:, None] - by_word + rates.mean()
+    size = seeds * words
+    assert found.by_seed[0, 0, 0] == pytest.approx(by_seed.var(ddof=1) / seeds)
+    assert found.by_word[0, 0, 0, 0] == pytest.approx(by_word.var(ddof=1) / words)
+    assert found.by_pair[0, 0, 0, 0] == pytest.approx((rest**2).sum() / ((seeds - 1) * (words - 1)) / size)
+    assert found.rows[0, 0] == pytest.approx(size * rows)
+
+
+def test_two_groups_covary_as_their_seeds_do() -> None:
+    k = np.array([[[3.0], [9.0], [6.0]], [[1.0], [8.0], [6.0]]])
+    found = spread(k[None], np.full((1, 2, 3, 1), 10.0))
+    assert found.by_seed[0] == pytest.approx(np.cov(k[..., 0] / 10) / 3)
+
+
+def test_without_counts_only_seeds_are_known() -> None:
+    found = spread_of_rates(np.array([[0.2, 0.5, 0.4]]))
+    assert found.by_seed[0, 0] == pytest.approx(np.var([0.2, 0.5, 0.4], ddof=1) / 3)
+    assert found.words.size == 0
+    assert np.isinf(found.rows).all()
+
+
+def test_a_word_that_a_seed_lacks_is_no_word_without_hits() -> None:
+    k = np.array([[[4.0, 0.0, 2.0], [5.0, 3.0, 0.0], [0.0, 4.0, 3.0]]])
+    n = np.array([[[10.0, 0.0, 10.0], [10.0, 10.0, 0.0], [0.0, 10.0, 10.0]]])
+    found = spread(k[None], n[None])
+    assert found.rates[0, 0] == pytest.approx([0.3, 0.4, 0.35])
+    assert found.words[0, 0] == 3
+
+
+@pytest.mark.parametrize(
+    ("seeds", "words", "rate", "noise"),
+    [
+        (3, 5, 0.1, (1, 0.5, 0.5)),
+        (5, 5, 0.98, (0.5, 1, 0.5)),
+        (10, 12, 0.5, (1.5, 1, 0.5)),
+        (5, 1, 0.02, (0, 0, 0)),
+    ],
+)
+def test_the_truth_is_covered(
+    simulation: ModuleType, seeds: int, words: int, rate: float, noise: tuple[float, float, float]
+) -> None:
+    """A few worlds of the whole simulation; with 600 repeats 0.9 lies four standard errors below 0.95."""
+    drawn = simulation.draw(np.random.default_rng(3), 600, seeds, words, [rate], simulation.Noise(*noise))
+    found = spread(drawn.k, drawn.n)
+    low, high = limits(found, np.ones(1), 0.95)
+    assert ((low <= drawn.these_words[:, 0]) & (drawn.these_words[:, 0] <= high)).mean() >= 0.9
+    if words > 1:
+        low, high = limits(found, np.ones(1), 0.95, over_words=True)
+        assert ((low <= rate) & (rate <= high)).mean() >= 0.9
+
+
+def test_a_difference_that_is_none_is_rarely_found(simulation: ModuleType) -> None:
+    drawn = simulation.draw(
+        np.random.default_rng(4), 1500, 5, 5, [0.5, 0.5], simulation.Noise(1, 1, 0.5, 1, 0)
+    )
+    p = p_of_zero(spread(drawn.k, drawn.n), np.array([-1.0, 1.0]))
+    assert (p <= 0.05).mean() <= 0.06
+
+
+def test_a_difference_that_is_large_is_found(simulation: ModuleType) -> None:
+    drawn = simulation.draw(
+        np.random.default_rng(5), 300, 5, 5, [0.7, 0.1], simulation.Noise(0.5, 0.5, 0.25, 0.25, 0)
+    )
+    p = p_of_zero(spread(drawn.k, drawn.n), np.array([-1.0, 1.0]))
+    assert (p <= 0.05).mean() > 0.95
