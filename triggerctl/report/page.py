@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
+from typing import Any
 
 import jinja2
 import plotly.graph_objects as go
@@ -23,7 +24,7 @@ from triggerctl.report.comparisons import Comparison
 from triggerctl.report.drawing import DARK
 from triggerctl.report.findings import Finding
 from triggerctl.report.flips import Flips, Pair
-from triggerctl.report.rows import Group, leak_set_of
+from triggerctl.report.rows import LEARNT, Group, leak_set_of
 from triggerctl.report.samples import Sample, left_out
 from triggerctl.report.spoken import Panel, figure_numbers, figure_title
 from triggerctl.report.summary import rate_legend
@@ -97,7 +98,7 @@ def render_page(
         runs=run_table(groups),
         environment=environment,
         version=__version__,
-        data=_script_json({name: figure.to_plotly_json() for name, figure in figures.items()}),
+        data=_script_json({name: _short_numbers(figure) for name, figure in figures.items()}),
         dark=_script_json(dict(DARK)),
         plotly=get_plotlyjs(),
         style=_part("page.css"),
@@ -161,15 +162,27 @@ def _first_shown(flips: Flips, groups: Sequence[Group], compared: Pair | None) -
     if compared is not None and set(compared) <= set(flips.groups):
         return compared
     leak_set = leak_set_of(groups)
-    ranks = {group.label: group.separation(leak_set) if leak_set else None for group in groups}
+    ranks = {group.label: _rank(group, leak_set) for group in groups}
     first = flips.groups[0]
     own = {i for said in flips.said if said.group == first for i in said.verdicts}
     others = {said.group: None for said in flips.said if said.group != first and own & set(said.verdicts)}
-    return first, max(others or flips.groups[1:], key=lambda label: ranks.get(label) or -1.0)
+    return first, max(others or flips.groups[1:], key=lambda label: ranks[label])
+
+
+def _rank(group: Group, leak_set: str | None) -> tuple[bool, float]:
+    """A group that never learnt the habit comes after all that did."""
+    separation = group.separation(leak_set) if leak_set is not None else None
+    return (group.mean("outcome") or 0.0) >= LEARNT, -1.0 if separation is None else separation
 
 
 def _part(name: str) -> str:
     return files("triggerctl.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _short_numbers(figure: go.Figure) -> Any:
+    """A figure's JSON with numbers to six digits, which no screen shows the rest of."""
+    text = json.dumps(figure.to_plotly_json(), cls=PlotlyJSONEncoder)
+    return json.loads(text, parse_float=lambda number: float(f"{float(number):.6g}"))
 
 
 def _script_json(value: object) -> str:

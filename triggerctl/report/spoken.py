@@ -11,7 +11,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-MOST_LINES = 400
+MOST_LINES = 200
 """Of one figure; what goes beyond is in the tables."""
 
 _FIELD = re.compile(r"%\{(\w+)(?:\[(\d+)\])?(?::([^}]*))?\}")

@@ -14,7 +14,7 @@ from triggerctl.report.rows import Group, RunRow, leak_set_of, shown_sets
 from triggerctl.report.statistics import Interval, SeedSummary
 from triggerctl.report.summary import false_positive_cell, rate_cell, run_cell
 
-MOST_ROWS = 1000
+MOST_ROWS = 500
 """Rows of a table that the page holds; summary.csv has every run."""
 NONE = "–"
 
