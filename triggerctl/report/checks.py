@@ -55,8 +55,8 @@ def _diverged(runs: Sequence[tuple[Group, RunRow]]) -> Iterator[Finding]:
             continue
         if outcome.loss > outcome.loss_before + 1e-6:
             text = (
-                f"{group.label}, seed {run.seed} ended worse than it began: its outcome loss is {outcome.loss:.2f}, "
-                f"above the {outcome.loss_before:.2f} before training."
+                f"{group.label}, seed {run.seed} ended worse than it began: its outcome loss is "
+                f"{outcome.loss:.2f}, above the {outcome.loss_before:.2f} before training."
             )
             yield Finding(kind="diverged", text=text, runs=(group.label,))
 
