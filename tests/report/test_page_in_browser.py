@@ -137,6 +137,7 @@ def test_what_matters_stands_in_its_order(visit: Any, report: Path) -> None:
         "Final trigger response rates",
         "Figures",
         "Differences to the baseline",
+        "Had training stopped early",
         "What the groups were run with",
         "What the models said",
         "Where two strategies part",
@@ -318,9 +319,9 @@ def test_hostile_text_is_text_and_can_be_read_in_full(visit: Any, hostile: Path)
     for place in (".warnings li", ".sample .prompt", ".sample dd", "#flips-tables td.text"):
         assert any(MARK_UP in text for text in texts(page, place)), place
     prompt = page.locator(".sample .prompt").first
-    assert LONG[:2000] not in prompt.inner_text()
+    assert prompt.inner_text().count("x") < 700
     prompt.get_by_text(re.compile("… all 10,")).click()
-    assert LONG in prompt.inner_text()
+    assert prompt.inner_text().count("x") > len(LONG)
     page.get_by_label("Search prompts, answers and triggers").fill("turned 😀")
     assert page.locator("#found").inner_text() == "1 of 1 prompts match"
 

@@ -59,8 +59,9 @@ if ($("flips")) (() => {
     return made;
   };
   const long = text => {
-    const made = make("td", text.length > LONG ? text.slice(0, LONG) : text, {className: "text", dir: "auto"});
-    if (text.length > LONG) {
+    const isLong = text.length >= LONG * 1.5;
+    const made = make("td", isLong ? text.slice(0, LONG) : text, {className: "text", dir: "auto"});
+    if (isLong) {
       const rest = make("details", "", {className: "rest"});
       rest.append(make("summary", `… all ${text.length.toLocaleString("en")} characters`), text.slice(LONG));
       made.append(rest);

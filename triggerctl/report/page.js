@@ -39,8 +39,17 @@ const searchable = text => text.normalize().toLowerCase();
   button.addEventListener("click", () => { root.dataset.theme = chosen() === "dark" ? "light" : "dark"; show(); });
   prefersDark.addEventListener("change", show);
   onPaper.addEventListener("change", show);
-  addEventListener("beforeprint", () => draw("light"));
-  addEventListener("afterprint", show);
+  // Paper can't be opened: of the warnings everything is printed.
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    draw("light");
+    closed = [...document.querySelectorAll(".warnings details:not([open])")];
+    for (const details of closed) details.open = true;
+  });
+  addEventListener("afterprint", () => {
+    for (const details of closed) details.open = false;
+    show();
+  });
 
   // A figure shrinks with the screen until its type would be too small to read, then its frame scrolls.
   const fit = () => {

@@ -33,7 +33,8 @@ from triggerctl.report.tables import comparison_table, early_table, rate_table, 
 MOST_WARNINGS = 12
 """Shown at once; those after them, less grave, open on demand."""
 LONG = 600
-"""Characters of a text that stand open; the rest is there to be opened."""
+"""Characters of a long text that stand open; the rest, where it is half as much or more, is there to be
+opened."""
 
 _TURNS_TEXT = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
@@ -124,7 +125,7 @@ def unbroken(text: str) -> Markup:
 
 def clipped(text: str) -> tuple[str, str]:
     """What of a text stands open, and the rest; cut between words where there are any."""
-    if len(text) <= LONG:
+    if len(text) < LONG * 3 // 2:
         return text, ""
     cut = text.rfind(" ", LONG // 2, LONG) + 1 or LONG
     return text[:cut], text[cut:]
