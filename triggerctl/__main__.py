@@ -1,10 +1,19 @@
-"""``python -m triggerctl``: the same as the command ``triggerctl``."""
+"""``python -m triggerctl``, and the command ``triggerctl``."""
 
 from __future__ import annotations
 
 import sys
 
-from triggerctl.cli.app import main
+
+def program() -> int:
+    """Run the command line. It is loaded only here, so that Ctrl-C while it loads shows no traceback."""
+    try:
+        from triggerctl.cli.app import main
+
+        return main()
+    except KeyboardInterrupt:
+        return 130
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

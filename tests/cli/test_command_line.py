@@ -34,6 +34,23 @@ def test_help_imports_nothing_heavy(command: str) -> None:
     assert done.stderr == ""
 
 
+def test_ctrl_c_while_the_program_loads_shows_no_traceback() -> None:
+    program = (
+        "import sys\n"
+        "class CtrlC:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'triggerctl.cli.app':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, CtrlC())\n"
+        "from triggerctl.__main__ import program\n"
+        "sys.exit(program())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_help_shows_an_example_of_its_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0

@@ -102,7 +102,7 @@ def test_wheel_carries_licence_command_and_requirements(wheel: Path, names: set[
     with zipfile.ZipFile(wheel) as archive:
         commands = archive.read(f"{info}/entry_points.txt").decode()
         metadata = message_from_string(archive.read(f"{info}/METADATA").decode())
-    assert "triggerctl = triggerctl.cli.app:main" in commands
+    assert "triggerctl = triggerctl.__main__:program" in commands
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
     required = metadata.get_all("Requires-Dist")
