@@ -93,11 +93,6 @@ class Measurer:
 
         Raises InterruptedRunError once the run is asked to stop."""
         began = time.perf_counter()
-        if moment.first:
-            sets = self._prepared.evaluator.sets.items()
-            self._recorder.prompts(
-                {name: {row.example.row: row.example.user for row in rows} for name, rows in sets}
-            )
         found, answers = self._look_at_the_base(moment) if moment.first else self._look(moment)
         evaluation = Evaluation(
             label=moment.label or f"epoch {moment.epoch:g}",
@@ -108,6 +103,12 @@ class Measurer:
             note=moment.note,
             sets=found.sets,
         )
+        if moment.first:
+            # Not before it was evaluated: a run that is stopped while it is looked at begins it again.
+            sets = self._prepared.evaluator.sets.items()
+            self._recorder.prompts(
+                {name: {row.example.row: row.example.user for row in rows} for name, rows in sets}
+            )
         self._recorder.verdicts(evaluation, found.verdicts)
         self._keep_answers(evaluation, answers)
         self._progressed.evaluations.append(evaluation)
