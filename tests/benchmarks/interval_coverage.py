@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from rival_intervals import DIFFERENCE, NEW_WORDS, ONE_RATE, OURS, Limits, ours_over_words
 from scipy.special import stdtr
-from simulated_runs import Floats, Noise, draw
+from simulated_runs import Drawn, Floats, Noise, draw
 
-from triggerctl.report.crossed import p_of_zero, spread
+from triggerctl.report.crossed import Spread, p_of_zero, spread
 
 SEEDS, WORDS = (3, 5, 10), (1, 5, 12)
 RATES = (0.02, 0.1, 0.3, 0.5, 0.9, 0.98)
@@ -105,12 +105,9 @@ def differences(
         drawn = draw(random, repeats, seeds, words, rates, noise)
         found = spread(drawn.k, drawn.n)
         world = f"{rates[0]} → {rates[1]}, seeds {noise.seeds}, own {noise.own_seeds}"
-        truth = drawn.these_words @ weights
-        for way, make in DIFFERENCE.items():
-            these.append(judge(way, seeds, words, world, make(found, weights), truth, (-1, 1)))
-        if words > 1:
-            ends, truth = ours_over_words(found, weights), np.array([drawn.all_words @ weights])
-            new.append(judge(OURS, seeds, words, world, ends, truth, (-1, 1)))
+        over_seeds, over_words = _weighed(drawn, found, weights, seeds, words, world)
+        these += over_seeds
+        new += over_words
     return these, new
 
 
@@ -127,13 +124,26 @@ def separations(
                 whole[:, place, :, place * words : (place + 1) * words] = part[:, place]
         found = spread(*apart, families=np.repeat(np.arange(3), words))
         world = f"outcome {rates[0]}, collateral {rates[1]}, leak {rates[2]}, seeds {noise.seeds}"
-        truth = drawn.these_words @ weights
-        for way, make in DIFFERENCE.items():
-            these.append(judge(way, seeds, words, world, make(found, weights), truth, (-1, 1)))
-        if words > 1:
-            ends, truth = ours_over_words(found, weights), np.array([drawn.all_words @ weights])
-            new.append(judge(OURS, seeds, words, world, ends, truth, (-1, 1)))
+        over_seeds, over_words = _weighed(drawn, found, weights, seeds, words, world)
+        these += over_seeds
+        new += over_words
     return these, new
+
+
+def _weighed(
+    drawn: Drawn, found: Spread, weights: Floats, seeds: int, words: int, world: str
+) -> tuple[list[Cell], list[Cell]]:
+    """A weighted sum's intervals in one world: over these very words, and over new ones where there are
+    several."""
+    truth = drawn.these_words @ weights
+    these = [
+        judge(way, seeds, words, world, make(found, weights), truth, (-1, 1))
+        for way, make in DIFFERENCE.items()
+    ]
+    if words == 1:
+        return these, []
+    ends, truth = ours_over_words(found, weights), np.array([drawn.all_words @ weights])
+    return these, [judge(OURS, seeds, words, world, ends, truth, (-1, 1))]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from triggerctl.report.drawing import INK, MUTED, PAPER, TEXT_WIDTH, brief, lay_out, plain
-from triggerctl.report.panels import LONGEST_SET, add_title, name_margin, panel_title, row_name
+from triggerctl.report.panels import LONGEST_SET, add_title, name_margin, name_rows, panel_title
 from triggerctl.report.rows import Group
 from triggerctl.report.scene import Scene
 from triggerctl.report.sets import accuracy
@@ -69,14 +69,7 @@ def accuracy_figure(scene: Scene) -> go.Figure | None:
         showline=False,
         showticklabels=True,
     )
-    figure.update_yaxes(
-        range=[-0.6, len(drawn) - 0.4],
-        tickvals=list(range(len(drawn) - 1, -1, -1)),
-        ticktext=[row_name(group, look) for group, look in zip(drawn, looks, strict=True)],
-        tickfont={"size": 13, "color": INK},
-        ticks="",
-        showgrid=False,
-    )
+    name_rows(figure, drawn, looks, room_below=0.6)
     figure.update_layout(margin={"l": left, "r": 16, "b": bottom}, bargap=0)
     return figure
 

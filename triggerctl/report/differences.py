@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from triggerctl.report.comparisons import SEPARATION, Comparison
 from triggerctl.report.drawing import INK, MUTED, PAPER, TEXT_WIDTH, add_notes, lay_out, plain
-from triggerctl.report.panels import add_title, name_margin, panel_title, row_name
+from triggerctl.report.panels import add_title, name_margin, name_rows, panel_title
 from triggerctl.report.rows import HABIT_SETS, Group
 from triggerctl.report.scene import Scene
 from triggerctl.report.styles import Style, short_tag, where
@@ -72,14 +72,7 @@ def differences_figure(scene: Scene) -> go.Figure | None:
         _add_words(figure, scene, name, row)
         add_notes(figure, _columns(found, places, row))
     figure.update_xaxes(range=list(span), showticklabels=True, showgrid=True, nticks=9)
-    figure.update_yaxes(
-        range=[-0.85, len(drawn) - 0.4],
-        tickvals=list(range(len(drawn) - 1, -1, -1)),
-        ticktext=[row_name(group, look) for group, look in zip(drawn, looks, strict=True)],
-        tickfont={"size": 13, "color": INK},
-        ticks="",
-        showgrid=False,
-    )
+    name_rows(figure, drawn, looks, room_below=0.85)
     figure.update_layout(margin={"l": name_margin(drawn, looks), "r": 136, "b": BOTTOM})
     return figure
 

@@ -44,6 +44,21 @@ def add_title(figure: go.Figure, title: str, *, row: int, col: int) -> None:
     )
 
 
+def name_rows(
+    figure: go.Figure, drawn: Sequence[Group], looks: Sequence[Style], *, room_below: float
+) -> None:
+    """Write a group's name before each row of every panel, the first group on top; `room_below` the last
+    row, in rows."""
+    figure.update_yaxes(
+        range=[-room_below, len(drawn) - 0.4],
+        tickvals=list(range(len(drawn) - 1, -1, -1)),
+        ticktext=[row_name(group, look) for group, look in zip(drawn, looks, strict=True)],
+        tickfont={"size": 13, "color": INK},
+        ticks="",
+        showgrid=False,
+    )
+
+
 def row_name(group: Group, look: Style) -> str:
     """A group's name before its row; what is too long for one line goes on to a second, smaller one."""
     ahead = f"<b>{look.number}</b>  " if look.number is not None else ""
