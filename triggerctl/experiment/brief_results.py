@@ -76,7 +76,7 @@ def read_brief(file: str, *, rates: Mapping[str, float | None] | None = None) ->
         elif not end.rstrip().endswith(b"}"):
             raise ValueError("it is cut short")
         return _brief(document, rates)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:  # an OverflowError: a whole number that is no float
         raise unreadable(Path(file), str(error)) from error
 
 

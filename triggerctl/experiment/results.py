@@ -312,7 +312,10 @@ def _numbers(document: Mapping[str, Any], key: str) -> tuple[float | None, ...] 
     for value in values:
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ValueError(f"{key}: {value!r} is not a number")
-    return tuple(None if value is None or not math.isfinite(value) else float(value) for value in values)
+    try:
+        return tuple(None if value is None or not math.isfinite(value) else float(value) for value in values)
+    except OverflowError as error:
+        raise ValueError(f"{key}: {error}") from error
 
 
 def _filled(values: tuple[float | None, ...] | None, length: int) -> tuple[float | None, ...]:

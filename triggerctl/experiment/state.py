@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from triggerctl.errors import InputError
 from triggerctl.experiment.atomic import disk_errors, write_json_atomic
@@ -19,6 +19,8 @@ LATELY_SECONDS = 3 * HEARTBEAT_SECONDS
 
 Status = Literal["pending", "running", "done", "failed", "interrupted"]
 ShownStatus = Literal["pending", "running", "done", "failed", "interrupted", "stale"]
+FolderName = Annotated[str, Field(pattern=r"^\w[\w.-]{0,99}$")]
+"""The name of a folder beside others: what a file says of itself must not lead anywhere else."""
 
 
 class Progress(BaseModel):
@@ -43,7 +45,7 @@ class RunState(BaseModel):
     hash: str | None = None
     strategy: str | None = None
     seed: int | None = None
-    results: str | None = None
+    results: FolderName | None = None
     epoch: float = 0.0
     epochs: float | None = None
     step: int = 0
@@ -52,9 +54,9 @@ class RunState(BaseModel):
     namespace: str = ""
     pid: int | None = None
     process_start: str | None = None
-    heartbeat: datetime | None = None
-    started: datetime | None = None
-    finished: datetime | None = None
+    heartbeat: AwareDatetime | None = None
+    started: AwareDatetime | None = None
+    finished: AwareDatetime | None = None
     error: str | None = None
     progress: Progress = Field(default_factory=Progress)
 
