@@ -10,12 +10,14 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from triggerctl.data.download import download, forget, shown_url
+from triggerctl import disk
+from triggerctl.config.paths import shown_url
+from triggerctl.data.download import download, forget
 from triggerctl.data.examples import Row
 from triggerctl.data.progress import Progress
 from triggerctl.errors import InputError, Problem
@@ -29,11 +31,13 @@ _SHAPE = "every row is an object with the texts instruction, input and output (i
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A data set as read. `sha256` is that of its bytes, `origin` where it came from, for people."""
+    """A data set as read. `sha256` is that of its bytes, `origin` where it came from, for people, to whom
+    `notes` are told."""
 
     rows: tuple[Row, ...]
     sha256: str
     origin: str
+    notes: tuple[str, ...] = ()
 
 
 def load_rows(
@@ -49,9 +53,11 @@ def load_rows(
     if spec.startswith(_BUILTIN):
         return _parsed(io.BytesIO(_builtin_bytes(spec, key)), spec)
     if spec.startswith(("http://", "https://")):
+        notes: list[str] = []
+        path = download(spec, progress=progress, key=key, note=notes.append)
         try:
-            with download(spec, progress=progress, key=key).open("rb") as file:
-                return _parsed(file, shown_url(spec))
+            with disk.open_to_read(path) as file:
+                return replace(_parsed(file, shown_url(spec)), notes=tuple(notes))
         except InputError:
             # It may be a file that was cut off where the server did not say how long it is.
             forget(spec)

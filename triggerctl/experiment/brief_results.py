@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from triggerctl import disk
 from triggerctl.experiment.atomic import disk_errors
 from triggerctl.experiment.results import STUDY_NAMES, check_schema, unreadable
 
@@ -82,7 +83,7 @@ def read_brief(file: str, *, rates: Mapping[str, float | None] | None = None) ->
 
 def _read(file: str, *, all_of_it: bool) -> tuple[bytes, dict[str, Any] | None, bytes]:
     """The file; or its beginning, parsed, and its last bytes."""
-    opened = os.open(file, os.O_RDONLY)
+    opened = os.open(disk.before_opening("read", file), os.O_RDONLY)
     try:
         content = os.read(opened, _HEAD_BYTES[0])
         if len(content) < _HEAD_BYTES[0]:

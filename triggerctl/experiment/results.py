@@ -16,6 +16,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
 
+from triggerctl import disk
 from triggerctl.errors import InputError
 from triggerctl.experiment.atomic import disk_errors
 
@@ -236,7 +237,7 @@ def read_results(path: Path, *, words_at_the_end_only: bool = False) -> StoredRe
     """
     file = path / "results.json" if path.is_dir() else path
     with disk_errors(file, "read"):
-        content = file.read_bytes()
+        content = disk.read_bytes(file)
     try:
         document = from_json(content)
         if not isinstance(document, dict) or not isinstance(document.get("experiment_config"), dict):

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from triggerctl import disk
 from triggerctl.errors import InputError
 from triggerctl.experiment.atomic import disk_errors, write_json_atomic
 from triggerctl.experiment.claim import HEARTBEAT_SECONDS, STALE_SECONDS, holder_of
@@ -90,7 +91,7 @@ def read_state(path: Path) -> RunState | None:
     """None when there is no such file. Raises InputError for one that is not a state."""
     try:
         with disk_errors(path, "read"):
-            content = path.read_bytes()
+            content = disk.read_bytes(path)
     except InputError:
         if not path.exists():
             return None
@@ -167,7 +168,7 @@ def tail(path: Path, lines: int, *, at_most: int = 65536) -> list[str]:
     """The last lines of a text file, from its last `at_most` bytes; none when it is not there."""
     if not path.exists() or lines <= 0:
         return []
-    with disk_errors(path, "read"), path.open("rb") as file:
+    with disk_errors(path, "read"), disk.open_to_read(path) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - at_most))
         content = file.read()
