@@ -159,7 +159,7 @@ def test_a_plane_of_the_study_is_read_with_a_warning_and_its_content_names_the_r
     ours = read_results(results).ours
     assert ours is not None
     assert any("origin" in warning for warning in ours.warnings)
-    maker = next(plane.parents[1].glob("experiments/maker/results/*/adapter/adapter_model.safetensors"))
+    maker = next(plane.parents[1].glob("results/*/adapter/adapter_model.safetensors"))
     assert (results / "adapter" / "adapter_model.safetensors").read_bytes() == maker.read_bytes()
     torch.save({name: tensor * 2 for name, tensor in legacy(plane).items()}, path)
     assert planned(folder).hash != first

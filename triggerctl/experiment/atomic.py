@@ -112,7 +112,7 @@ def create_json_atomic(path: Path, data: object) -> bool:
     ask at once one gets it. Raises InputError or RunError as `disk_errors`."""
     if path.exists():
         return False
-    temporary = _temporary(path)
+    temporary = temporary_beside(path)
     with disk_errors(path):
         try:
             disk.write_bytes(temporary, _json(data).encode())
@@ -154,7 +154,7 @@ def atomic_file(path: Path, *, lasting: bool = True) -> Iterator[Path]:
     of their own (safetensors, figures). `lasting` false: not synced to the disk, for what can be made again
     and is checked when read. Raises InputError or RunError as `disk_errors`.
     """
-    temporary = _temporary(path)
+    temporary = temporary_beside(path)
     with disk_errors(path):
         try:
             yield temporary
@@ -176,7 +176,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     `path` must not exist yet (a folder that does is never replaced). For checkpoints and adapters: several
     files that are only right together. Raises InputError or RunError as `disk_errors`.
     """
-    temporary = _temporary(path)
+    temporary = temporary_beside(path)
     with disk_errors(path):
         disk.take_folder(temporary)
         try:
@@ -196,7 +196,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 def drop_folder(path: Path) -> None:
     """Remove a folder so that nobody finds half of it under its name. What can't be removed stays."""
-    doomed = _temporary(path)
+    doomed = temporary_beside(path)
     with contextlib.suppress(OSError):
         disk.rename(path, doomed)
         disk.remove_folder(doomed)
@@ -226,7 +226,7 @@ def finite(data: object) -> object:
     return data
 
 
-def _temporary(path: Path) -> Path:
+def temporary_beside(path: Path) -> Path:
     """The name says who writes, so that anybody can tell what a dead process has left."""
     writer = this_process()
     about = f"{_system(writer)}-{writer.pid}-{writer.start}.{secrets.token_hex(4)}"

@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from triggerctl import disk
 from triggerctl.errors import BusyError, LostClaimError, TriggerctlError
-from triggerctl.experiment.atomic import disk_errors
+from triggerctl.experiment.atomic import disk_errors, temporary_beside
 from triggerctl.experiment.process import ProcessIdentity, is_alive, is_here, this_process
 
 LOCK_NAME = ".lock"
@@ -170,7 +170,8 @@ def clear_stale_claims(folder: Path) -> None:
 def _acquire(lock: Path) -> str:
     """Make `lock` ours and return its token; BusyError when a live claim stands, OSError from the disk."""
     token = secrets.token_hex(8)
-    candidate = lock.with_name(f"{LOCK_NAME}.{token}")
+    # Its name says whose it is, so that one that was cut off is known as left behind.
+    candidate = temporary_beside(lock)
     mine = Holder(
         token=token, started=datetime.now(UTC).isoformat(timespec="seconds"), process=this_process()
     )
