@@ -40,6 +40,14 @@ class Answer:
     lead: list[float]
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Answers in the order of the requests; `padded`: the tokens of all batches, padding included."""
+
+    answers: list[Answer]
+    padded: int
+
+
 def score(
     model: CausalModel,
     requests: Sequence[Request],
@@ -49,7 +57,7 @@ def score(
     rows_per_batch: int | None,
     progress: Callable[[int], None],
     group: Group = ALONE,
-) -> list[Answer]:
+) -> Scored:
     """Answer every request, in batches of at most `tokens_per_batch` padded tokens, ordered by length. The
     processes of `group` share the batches, which are the same however many they are."""
     batches = [
@@ -63,7 +71,8 @@ def score(
         found += zip(batch, _score_batch(model, [requests[i] for i in batch], pad_id), strict=True)
         progress(len(found))
     answers = dict(group.gather(found))
-    return [answers[i] for i in range(len(requests))]
+    padded = sum(len(batch) * max(len(requests[i].ids) for i in batch) for batch in batches)
+    return Scored([answers[i] for i in range(len(requests))], padded)
 
 
 def _score_batch(model: CausalModel, requests: Sequence[Request], pad_id: int) -> list[Answer]:
