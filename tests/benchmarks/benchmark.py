@@ -5,6 +5,7 @@ own, one after another.
     python -m tests.benchmarks                                      the embedded model, the quickstart
     python -m tests.benchmarks --model PATH --dataset rows.json     your model and rows
     python -m tests.benchmarks --quick                              a minute: ours against plain, cut down
+    python -m tests.benchmarks --gpu-shape                          2.6 billion random weights, or an estimate
     python -m tests.benchmarks --only ways verdicts                 some parts: see --help
 
 A times table says nothing while the machine does other work: let it be idle."""
@@ -23,6 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from gpu_shape import gpu_shape
 from parts import commands, strategies, tokenising, verdicts
 from processes import run
 from rich.console import Console
@@ -53,6 +55,7 @@ def main() -> int:
             "strategies": lambda: strategies(bench, asked.strategies, say=say),
             "commands": lambda: commands(bench, runs=asked.runs),
             "tokenise": lambda: tokenising(bench),
+            "gpu-shape": lambda: gpu_shape(bench, repeats=asked.repeats, say=say),
             "scaling": lambda: scaling(bench, asked.sizes, asked.epochs, say=say),
         }
         found: dict[str, Any] = {"machine": machine(bench), "command": shlex.join(sys.argv)}
@@ -83,7 +86,8 @@ def arguments() -> argparse.Namespace:
     add("--threads", type=int, help="of everybody; as many as there are cores")
     add("--repeats", type=int, default=1, help="of the ways, interleaved; the median counts")
     add("--quick", action="store_true", help="the embedded model, ours against plain, about a minute")
-    add("--only", nargs="+", choices=PARTS, metavar="PART", help=", ".join(PARTS))
+    add("--gpu-shape", dest="only", action="store_const", const=["gpu-shape"], help="that part alone")
+    add("--only", nargs="+", choices=(*PARTS, "gpu-shape"), metavar="PART", help=", ".join(PARTS))
     add("--micro", nargs="+", type=int, default=[2, 4, 8, 16], help="training: the Trainer's micro-batches")
     add("--updates", type=int, default=20, help="training: how many are timed")
     add("--strategies", nargs="+", help="strategies: these beside naive; all")

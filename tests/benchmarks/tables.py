@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from triggerctl.console import table
+from triggerctl.console import duration, table
 
 
 def show(out: Console, part: str, found: Mapping[str, Any]) -> None:
@@ -20,6 +20,7 @@ def show(out: Console, part: str, found: Mapping[str, Any]) -> None:
         "commands": _commands,
         "tokenise": _pairs,
         "scaling": _scaling,
+        "gpu-shape": _gpu_shape,
     }[part](out, found)
 
 
@@ -104,6 +105,23 @@ def _scaling(out: Console, found: Mapping[str, Any]) -> None:
             seconds = [f"{value:.2f} s" for value in each[phase]["seconds"]]
             made.add_row(phase, *seconds, f"{each[phase]['exponent']:.2f}")
         out.print(made)
+
+
+def _gpu_shape(out: Console, found: Mapping[str, Any]) -> None:
+    if "estimates" not in found:
+        _ways(out, found)
+        _lines(out, {"the study's whole run": duration(found["whole_run_seconds"])})
+        return
+    estimates = found["estimates"]
+    out.print(
+        f"no GPU here; the study's run (LoRA, {estimates['trained_tokens']:,} tokens trained, "
+        f"{estimates['evaluated_tokens']:,} evaluated, {estimates['parameters']:,} parameters) "
+        f"would take, at {_share(estimates['use'])} of a GPU's peak in bfloat16:"
+    )
+    made = _table("GPU", "training", "evaluation")
+    for name, seconds in estimates["gpus"].items():
+        made.add_row(name, duration(seconds["training"]), duration(seconds["evaluation"]))
+    out.print(made)
 
 
 def _pairs(out: Console, found: Mapping[str, Any]) -> None:
