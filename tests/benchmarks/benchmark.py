@@ -89,7 +89,7 @@ def arguments() -> argparse.Namespace:
     add("--gpu-shape", dest="only", action="store_const", const=["gpu-shape"], help="that part alone")
     add("--only", nargs="+", choices=(*PARTS, "gpu-shape"), metavar="PART", help=", ".join(PARTS))
     add("--micro", nargs="+", type=int, default=[2, 4, 8, 16], help="training: the Trainer's micro-batches")
-    add("--updates", type=int, default=20, help="training: how many are timed")
+    add("--updates", type=int, default=50, help="training: how many are timed")
     add("--strategies", nargs="+", help="strategies: these beside naive; all")
     add("--runs", type=int, default=1000, help="commands: finished runs that status looks at")
     add("--sizes", nargs="+", type=int, default=[250, 500, 1000, 2000], help="scaling: rows")

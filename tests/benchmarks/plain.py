@@ -50,14 +50,21 @@ class Collator:
 
 
 class AfterEachEpoch(TrainerCallback):
-    """Evaluates, and keeps what was found and how long it took."""
+    """Evaluates, unless `look` is None, and keeps what was found and how long it took; knows when training
+    really began, the Trainer's own preparations done."""
 
     def __init__(self, look: Any) -> None:
         self._look = look
         self.seconds = 0.0
+        self.began = 0.0
         self.found: list[Any] = []
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.began = time.perf_counter()
+
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._look is None:
+            return
         began = time.perf_counter()
         self.found.append(self._look(state.global_step >= state.max_steps))
         self.seconds += time.perf_counter() - began
@@ -141,20 +148,16 @@ def work(task: Mapping[str, Any], asked: argparse.Namespace) -> dict[str, Any]:
     first = [] if asked.only_training else [look(True)]
     looked = time.perf_counter()
     collator = Collator(tokenizer)
-    each = AfterEachEpoch(look)
-    callbacks = [] if asked.only_training else [each]
+    each = AfterEachEpoch(None if asked.only_training else look)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_of(
-            model, tokenizer, task, asked, folder, data_collator=collator, callbacks=callbacks
-        )
-        began = time.perf_counter()
+        trainer = trainer_of(model, tokenizer, task, asked, folder, data_collator=collator, callbacks=[each])
         trainer.train()
         ended = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     on_gpu = torch.cuda.max_memory_allocated() if task["device"] == "cuda" else 0
     return {
         "start_seconds": loaded - BEGAN,
-        "training_seconds": ended - began - each.seconds,
+        "training_seconds": ended - each.began - each.seconds,
         "evaluation_seconds": looked - loaded + each.seconds,
         "trained": collator.trained,
         "padded": collator.padded,

@@ -23,7 +23,8 @@ Say = Callable[[str], None]
 @dataclass(frozen=True, slots=True)
 class Done:
     """A whole run in one way. Seconds; `evaluation` is of losses and rates of every set, before training too;
-    `passed`: tokens evaluated, where that is known; `rates`: final trigger response rate of each set."""
+    `passed`: tokens evaluated, and `evaluations` how often, where that is known; `rates`: final trigger
+    response rate of each set."""
 
     wall: float
     training: float
@@ -34,6 +35,7 @@ class Done:
     peak_bytes: float
     rates: dict[str, float | None]
     passed: int | None = None
+    evaluations: int = 0
     timings: dict[str, float] | None = None
     evaluated_padded: int | None = None
 
@@ -86,6 +88,7 @@ def ours(bench: Bench, name: str, *settings: str) -> Done:
         peak_bytes=memory.get("peak_gpu_bytes") or memory["peak_resident_bytes"],
         rates={set_: _rate(each["triggered"]) for set_, each in final["sets"].items()},
         passed=tokens["evaluated"],
+        evaluations=len(found["evaluations"]),
         timings=timings,
         evaluated_padded=tokens["evaluated_padded"],
     )
@@ -186,7 +189,7 @@ def figures(task: dict[str, Any], done: dict[str, list[Done]], rates: dict[str, 
     for row in table.values():
         row["ratio"] = theirs["wall_seconds"] / row["wall_seconds"]
     first = done[OURS][0]
-    evaluations = _evaluations(first, task)
+    evaluations = first.evaluations
     needed = min(2, evaluations) * task["needed"]["with_twins"]
     needed += max(0, evaluations - 2) * task["needed"]["plain"]
     return {
@@ -211,10 +214,6 @@ def figures(task: dict[str, Any], done: dict[str, list[Done]], rates: dict[str, 
     }
 
 
-def _evaluations(first: Done, task: dict[str, Any]) -> int:
-    return 1 + task["training"]["epochs"] if first.training else 1
-
-
 def _ratio(theirs: float, mine: float) -> float | None:
     return theirs / mine if mine else None
 
@@ -223,8 +222,9 @@ def best_training(bench: Bench, micro_batches: Sequence[int], *, updates: int, s
     """Training alone: the Trainer at each micro-batch, rows in random order and grouped by length, for a
     number of updates of the same size; then ours on as many. Tokens a second, and peak memory."""
     task = task_of(bench, bench.begin("task", f"max_steps={updates}"), tune=False)
+    whole = json.loads(task.read_text(encoding="utf-8"))["training"]["rows_per_update"]
     tried = []
-    for micro in micro_batches:
+    for micro in sorted({min(micro, whole) for micro in micro_batches}):
         for by_length in (False, True):
             options = ["--only-training", "--micro", str(micro), "--updates", str(updates)]
             done = plain(bench, task, *options, *(["--by-length"] if by_length else []))
