@@ -178,9 +178,9 @@ class Evaluator:
         requests += [(Request(q.sequence, judged=q.positions), q) for q in open_questions.values()]
         tokens = 0
         while requests:
-            answers = self._score(model, [request for request, _ in requests], progress, group)
+            answers, passed = self._score(model, [request for request, _ in requests], progress, group)
+            tokens += passed
             for (request, question), answer in zip(requests, answers, strict=True):
-                tokens += len(request.ids)
                 if request.liked:
                     losses[request.ids] = RowLoss(-sum(answer.liked), len(answer.liked))
                 if question is not None:
@@ -195,7 +195,7 @@ class Evaluator:
         requests: Sequence[Request],
         progress: Callable[[int, int], None],
         group: Group,
-    ) -> list[Answer]:
+    ) -> tuple[list[Answer], int]:
         return score(
             model,
             requests,
