@@ -6,7 +6,7 @@ its words add, and each of the two is known with its own few degrees of freedom.
 
 The method, chosen by its coverage (COVERAGE.md, which tests/benchmarks/interval_coverage.py makes):
 
-- How far off: over new seeds t²·V(seeds). Over new words as well, V(seeds) and V(words) each hold V(pairs), so
+- How far off: over new seeds t²·V(seeds). Over new words too, V(seeds) and V(words) each hold V(pairs), so
   that there are three sources: t²·(V(seeds) − V(pairs)) + t²·(V(words) − V(pairs)) + t²·V(pairs), but never
   less than t²·V(seeds) or t²·V(words). Each t has the degrees of freedom of its own source: seeds − 1,
   words − 1, and their product. Sets with other words are drawn apart from each other, so what their words add
@@ -18,7 +18,7 @@ The method, chosen by its coverage (COVERAGE.md, which tests/benchmarks/interval
   rows. So it keeps between 0 and 1 and has a width there. Both ends are moved outwards by one such row, as a
   continuity correction moves them by half a row (Newcombe 1998, Stat. Med. 17, 857-872).
 - Several rates, such as a difference: the hull of Student's interval on the seeds' paired values, which is
-  blind to how lopsided errors are near 0 and 1 and to how few the rows are, and of the square-and-add interval
+  blind to lopsided errors near 0 and 1 and to how few the rows are, and of the square-and-add interval
   from the parts' own intervals and their correlation (Zou and Donner 2008, Stat. Med. 27, 1693-1702), which
   sees just that.
 
