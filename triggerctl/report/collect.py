@@ -256,7 +256,7 @@ def _newest(rows: Sequence[RunRow]) -> tuple[list[RunRow], list[Finding]]:
     findings = [
         Finding(
             kind="older_results",
-            text=f"{name}: where a run has several finished results that differ the newest count; left out: "
+            text=f"{name}: where a run has several finished results the newest count; left out: "
             f"{', '.join(older)}.",
         )
         for name, older in replaced.items()
