@@ -197,5 +197,6 @@ def test_some_models_rows_go_side_by_side(family: str) -> None:
     let_pack(network)
     model = CausalModel(network, None)
     assert not model.packs
+    # Gemma 2 takes its softmax in float32.
     found = model.logits(model.states(collate(members, pad_id=0)))
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
