@@ -127,16 +127,20 @@ def test_answers_are_the_same_packed_and_side_by_side(budget: int) -> None:
                     progress=lambda done: None,
                 )
             )
-    (padded, many), (packed, few) = found
-    for one, other in zip(padded, packed, strict=True):
+    padded, packed = found
+    for one, other in zip(padded.answers, packed.answers, strict=True):
         assert one.liked == pytest.approx(other.liked, rel=1e-9)
         assert one.judged == pytest.approx(other.judged, rel=1e-9)
         assert one.lead == pytest.approx(other.lead, rel=1e-9)
         assert one.best == other.best
-    assert many == sum(len(request.ids) - 1 for request in asked)
+    assert padded.passed == sum(len(request.ids) - 1 for request in asked)
     if budget == 1000:
         # Each distinct token of the trie; a sequence's last is never read.
-        assert few == len({r.ids[:end] for r in asked for end in range(1, len(r.ids))})
+        assert (
+            packed.passed
+            == packed.padded
+            == len({r.ids[:end] for r in asked for end in range(1, len(r.ids))})
+        )
 
 
 def test_generation_is_as_before() -> None:

@@ -46,6 +46,16 @@ class Answer:
     lead: list[float]
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Answers in the order of the requests; how many tokens went through the model for them, and how many
+    padding included."""
+
+    answers: list[Answer]
+    passed: int
+    padded: int
+
+
 def score(
     model: CausalModel,
     requests: Sequence[Request],
@@ -55,10 +65,9 @@ def score(
     rows_per_batch: int | None,
     progress: Callable[[int], None],
     group: Group = ALONE,
-) -> tuple[list[Answer], int]:
-    """Answer every request, in batches of at most `tokens_per_batch` tokens that go through the model. Also
-    how many those were in all, padding left out. The processes of `group` share the batches, which are the
-    same however many they are."""
+) -> Scored:
+    """Answer every request, in batches of at most `tokens_per_batch` tokens that go through the model. The
+    processes of `group` share the batches, which are the same however many they are."""
     sequences = [request.passed for request in requests]
     if model.packs:
         batches = _alike_batches(sequences, tokens_per_batch)
@@ -71,15 +80,18 @@ def score(
             for start in range(0, len(batch), rows_per_batch)
         ]
     found: list[tuple[int, Answer]] = []
-    passed = 0
+    passed = padded = 0
     for batch in group.share(batches):
         asked = [requests[i] for i in batch]
         states = _States.packed(model, asked) if model.packs else _States.padded(model, asked, pad_id)
         passed += states.passed
+        padded += states.states.shape[0]
         found += zip(batch, _answers(model, asked, states), strict=True)
         progress(len(found))
     answers = dict(group.gather(found))
-    return [answers[i] for i in range(len(requests))], sum(group.gather([passed]))
+    counts = group.gather([(passed, padded)])
+    passed, padded = (sum(numbers) for numbers in zip(*counts, strict=True))
+    return Scored([answers[i] for i in range(len(requests))], passed, padded)
 
 
 def _alike_batches(sequences: Sequence[Ids], budget: int) -> list[list[int]]:
