@@ -181,9 +181,9 @@ class Evaluator:
         tokens = padded = 0
         while requests:
             scored = self._score(model, [request for request, _ in requests], progress, group)
+            tokens += scored.passed
             padded += scored.padded
             for (request, question), answer in zip(requests, scored.answers, strict=True):
-                tokens += len(request.ids)
                 if request.liked:
                     losses[request.ids] = RowLoss(-sum(answer.liked), len(answer.liked))
                 if question is not None:
