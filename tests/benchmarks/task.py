@@ -113,7 +113,8 @@ def task_of(plan: RunPlan, device_name: str) -> dict[str, Any]:
 
 def needed_tokens(rows: Iterable[EvaluatedRow], guesses: dict[Ids, Ids], *, with_twins: bool) -> int:
     """The floor of one evaluation in token passes: every prompt once, and after it every token that something
-    follows."""
+    follows. Who passes what different prompts begin with only once, the template's words say, may stay below
+    it."""
     following: dict[Ids, set[Ids]] = defaultdict(set)
     for row in rows:
         following[row.prompt] |= {row.encoded.input_ids, row.prompt + guesses[row.prompt]}
