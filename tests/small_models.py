@@ -22,6 +22,7 @@ from triggerctl.data.encoding import Encoded
 from triggerctl.data.examples import Example
 from triggerctl.model.adapters import attach_adapter
 from triggerctl.model.causal import CausalModel
+from triggerctl.model.packing import let_pack
 from triggerctl.strategies import strategy_class
 from triggerctl.strategies.base import Phase, Strategy
 from triggerctl.training.events import Event, Stepped
@@ -138,10 +139,14 @@ def configuration(strategy: str, **finetune: Any) -> ExperimentConfig:
     return ExperimentConfig(proxy_strategy=strategy, seed=5, finetune_config=FinetuneConfig(**values))
 
 
-def causal_model(network: PreTrainedModel, options: FinetuneConfig, *, moved: bool = True) -> CausalModel:
-    """A copy of `network` ready for training. With LoRA, `moved` draws the B matrices too, so that the
-    adapter already does something."""
+def causal_model(
+    network: PreTrainedModel, options: FinetuneConfig, *, moved: bool = True, packs: bool = True
+) -> CausalModel:
+    """A copy of `network` ready for training, as it is loaded: `packs` where it can. With LoRA, `moved` draws
+    the B matrices too, so that the adapter already does something."""
     network = copy.deepcopy(network)
+    if packs:
+        let_pack(network)
     if not options.is_peft:
         network.requires_grad_(True)
         return CausalModel(network, None)

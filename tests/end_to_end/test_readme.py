@@ -16,7 +16,7 @@ from typer.main import get_command
 from triggerctl.cli.app import app, main
 
 REPOSITORY = README.parent
-PROGRAMS = {"pip", "pytest", "triggerctl"}
+PROGRAMS = {"pip", "pytest", "python", "triggerctl"}
 
 TEXT = README.read_text(encoding="utf-8")
 BLOCKS = read_blocks(TEXT)

@@ -64,6 +64,25 @@ def test_the_newest_results_of_a_run_count_and_older_ones_are_named(tmp_path: Pa
     assert [finding.kind for finding in found.findings] == ["older_results"]
 
 
+def test_a_run_repeated_with_the_same_outcome_is_no_warning(tmp_path: Path) -> None:
+    folder = tmp_path / "exp"
+    results, config = make_results("naive", 1, NAIVE[1]), make_config("naive", 1)
+    write_run(folder, results, config, timestamp="20250101_000000")
+    write_run(folder / "proxy_strategy_naive" / "seed_1", results, config, timestamp="20250102_000000")
+    found = collect([folder])
+    assert len(found.runs) == 1
+    assert found.runs[0].older == ("results/20250101_000000",)
+    assert found.findings == ()
+
+
+def test_a_run_repeated_under_another_hash_is_named_though_it_ended_alike(tmp_path: Path) -> None:
+    folder = tmp_path / "exp"
+    results, config = make_results("naive", 1, NAIVE[1]), make_config("naive", 1)
+    write_run(folder, results, config, timestamp="20250101_000000")
+    write_run(folder, results.model_copy(update={"hash": "2-naive-1"}), config, timestamp="20250102_000000")
+    assert [finding.kind for finding in collect([folder]).findings] == ["older_results"]
+
+
 def test_results_with_another_configuration_are_another_run(tmp_path: Path) -> None:
     folder = tmp_path / "exp"
     write_run(

@@ -263,6 +263,35 @@ def test_a_printed_page_is_light_whole_and_fits_the_paper(visit: Any, report: Pa
     assert overflow(page) <= 0
 
 
+def test_on_paper_a_tall_figure_is_cut_between_its_panels_and_through_no_words(
+    visit: Any, report: Path
+) -> None:
+    """So that no sheet stays half empty for want of room for the whole of it."""
+    page = visit(report, width=703).page
+    plot = page.locator("#figure-differences")
+    panels, height = plot.locator(".subplot").count(), float(plot.get_attribute("data-height") or 0)
+    cuts = [int(cut) for cut in (plot.get_attribute("data-cuts") or "").split()]
+    assert len(cuts) == panels - 1 > 0
+    words = plot.evaluate(
+        """plot => {
+            const top = plot.getBoundingClientRect().top, zoom = plot.currentCSSZoom || 1;
+            return [...plot.querySelectorAll("text")].map(text => text.getBoundingClientRect())
+                .map(box => [(box.top - top) / zoom, (box.bottom - top) / zoom]);
+        }"""
+    )
+    assert not [(cut, box) for cut in cuts for box in words if box[0] < cut < box[1]]
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    strips = page.locator(".strip").all()
+    boxes = [box for strip in strips if (box := strip.bounding_box()) is not None]
+    assert len(boxes) == panels
+    assert max(box["height"] for box in boxes) < 0.3 * 1123
+    assert sum(box["height"] for box in boxes) == pytest.approx(0.6 * height, rel=0.02)
+    assert plot.evaluate("plot => plot.getBoundingClientRect().height") == 0
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator(".strip, .whole").count() == 0
+
+
 def background(page: Page) -> str:
     return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
 

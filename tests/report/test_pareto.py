@@ -68,11 +68,26 @@ def test_of_two_parameters_the_longer_one_orders_a_path_for_each_value_of_the_ot
     assert [{member["lr"] for member in path} for path in found] == [{1e-4}, {1e-3}]
 
 
-def test_two_parameters_that_change_together_are_no_path() -> None:
-    assert (
-        paths_of(group("posneg", a=1.0, b=0.0), group("posneg", a=0.5, b=0.5), group("posneg", a=0, b=1))
-        == []
-    )
+def test_parameters_that_rise_and_fall_together_order_one_path() -> None:
+    found = paths_of(group("posneg", a=1.0, b=0.0), group("posneg", a=0.5, b=0.5), group("posneg", a=0, b=1))
+    assert [[(member["a"], member["b"]) for member in path] for path in found] == [
+        [(0, 1), (0.5, 0.5), (1.0, 0.0)]
+    ]
+    coupled = [group("posneg", own=value, other=2 * value, mode="x", lr=1e-4) for value in (10, 0.5, 2)]
+    assert [[member["own"] for member in path] for path in paths_of(*coupled)] == [[0.5, 2, 10]]
+
+
+def test_parameters_that_change_in_different_orders_are_no_path() -> None:
+    assert paths_of(group("posneg", a=1, b=1), group("posneg", a=2, b=3), group("posneg", a=3, b=2)) == []
+
+
+def test_two_groups_that_differ_in_two_parameters_are_no_path() -> None:
+    assert paths_of(group("posneg", a=1, b=1), group("posneg", a=2, b=3)) == []
+
+
+def test_a_path_of_several_parameters_joins_no_two_modes() -> None:
+    groups = [group("posneg", a=i, b=-i, mode="xy"[i % 2]) for i in range(5)]
+    assert [[member["a"] for member in path] for path in paths_of(*groups)] == [[0, 2, 4]]
 
 
 def test_words_and_switches_order_nothing() -> None:

@@ -162,7 +162,8 @@ def test_the_base_answers_without_dropout(case: Case, is_peft: bool) -> None:
     against a base that drops nothing."""
     network, sets = small(attention_dropout=0.3).eval(), three_sets()
     config = asking(case, is_peft=is_peft, lora_dropout=0.3 if is_peft else 0.0, epochs=1)
-    model = causal_model(network, config.finetune_config)
+    # Row beside row, as the recorder below reads them.
+    model = causal_model(network, config.finetune_config, packs=False)
     seen: list[tuple[torch.Tensor, Any]] = []
 
     def record(module: torch.nn.Module, args: Any, kwargs: dict[str, Any], said: Any) -> None:

@@ -127,8 +127,14 @@ def _ids_of(model: CausalModel, seen: list[Tensor]) -> Iterator[None]:
     """Keep the ids of every forward pass that is being learnt from."""
 
     def look(module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        if torch.is_grad_enabled():
-            seen.append(kwargs["input_ids"].clone())
+        if not torch.is_grad_enabled():
+            return
+        ids, places = kwargs["input_ids"], kwargs.get("position_ids")
+        if places is None:
+            seen.append(ids.clone())
+        else:  # end to end: a row begins where its places do
+            starts = (places[0] == 0).nonzero()[1:, 0].tolist()
+            seen.extend(row.unsqueeze(0) for row in ids[0].clone().tensor_split(starts))
 
     body = model.network.base_model if model.splits else model.network
     handle = body.register_forward_pre_hook(look, with_kwargs=True)

@@ -226,6 +226,7 @@ def test_numbers_that_are_none_come_back_as_they_were() -> None:
         {"outcome": SetEvaluation(rows=1, loss=nan, loss_tokens=3)},
         {"outcome": {"row": [3], "verdict": [True], "log_probability": [infinity], "loss": [0.1 + 0.2]}},
         tokens=17,
+        padded=20,
     )
 
     def compute() -> Any:

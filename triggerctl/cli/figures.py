@@ -13,10 +13,13 @@ if TYPE_CHECKING:
 
 
 def new_drawer() -> Drawer:
-    """What a worker that trains many runs keeps, so that one browser draws the figures of all."""
+    """What a worker that trains many runs keeps, so that one browser draws the figures of all. It comes up
+    while the worker loads what training takes."""
     from triggerctl.report.images import Drawer
 
-    return Drawer()
+    drawer = Drawer()
+    drawer.start()
+    return drawer
 
 
 def figures_of(config: ExperimentConfig, drawer: Drawer | None = None) -> Figures:

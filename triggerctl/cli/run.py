@@ -104,6 +104,7 @@ def _train(plan: RunPlan, *, device: str, threads: int | None, processes: int, c
     from triggerctl.cli.live import LiveRun
     from triggerctl.cli.signals import stop_on_signals
     from triggerctl.experiment.jsonl import read_lines
+    from triggerctl.experiment.process import seconds_alive
     from triggerctl.experiment.results import read_results
     from triggerctl.training.run import execute
 
@@ -117,6 +118,7 @@ def _train(plan: RunPlan, *, device: str, threads: int | None, processes: int, c
             threads=threads,
             processes=processes,
             cache=cache,
+            seconds_before=seconds_alive(),
         )
     results = read_results(folder).ours
     assert results is not None

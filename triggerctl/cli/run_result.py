@@ -116,6 +116,41 @@ def _one_line(text: str) -> str:
     return line if len(line) <= _ANSWER_CHARACTERS else line[: _ANSWER_CHARACTERS - 1] + "…"
 
 
+def cost_lines(results: TriggerctlResults) -> list[tuple[str, str]]:
+    """What the run's time went into, and how fast it was beside the machine's floor; nothing for results of
+    a version that did not measure it."""
+    found = []
+    spent = {name: seconds for name, seconds in results.timings.items() if seconds >= _WORTH_NAMING}
+    # What was measured before phases were told apart does not add up to a whole.
+    if "other" in results.timings:
+        longest = sorted(spent, key=lambda name: (name == "other", -spent[name]))
+        parts = [f"{name.replace('_', ' ')} {console.duration(spent[name])}" for name in longest]
+        whole = console.duration(sum(results.timings.values()))
+        found.append(("time", f"{whole}: {', '.join(parts)}"))
+    speeds = [
+        _speed(results, name, tokens, padded, verb)
+        for name, tokens, padded, verb in (
+            ("training", "trained", "padded", "trained"),
+            ("evaluation", "evaluated", "evaluated_padded", "evaluated"),
+        )
+        if f"{name}_share_of_floor" in results.throughput
+    ]
+    return [*found, *([("speed", "; ".join(speeds))] if speeds else [])]
+
+
+_WORTH_NAMING = 0.05
+"""Seconds below which a phase is left out of the line."""
+
+
+def _speed(results: TriggerctlResults, name: str, tokens: str, padded: str, verb: str) -> str:
+    padding = 1 - results.tokens[tokens] / results.tokens[padded]
+    rate, share = (
+        results.throughput[f"{verb}_tokens_per_second"],
+        results.throughput[f"{name}_share_of_floor"],
+    )
+    return f"{name} {rate:,.0f} tokens/s, {share * 100:.0f} % of the floor, padding {padding * 100:.0f} %"
+
+
 def show(out: Console, results: TriggerctlResults, lines: Sequence[dict[str, Any]], folder: Path) -> None:
     """Print the table, the answers and where everything lies."""
     out.print()
@@ -124,4 +159,6 @@ def show(out: Console, results: TriggerctlResults, lines: Sequence[dict[str, Any
         out.print()
         out.print(sample_block(pair))
     out.print()
+    for label, text in cost_lines(results):
+        console.say(label, text)
     console.say("results", str(folder))

@@ -22,12 +22,20 @@ class Batch:
     loss_mask:      (batch, tokens) bool, true where a token is a target: the logits of the place before it
                     are to predict it. Never true at the first token of a row or at padding.
     answer_mask:    (batch, tokens) bool, true at the tokens of the answer, whatever the loss is on.
+    lengths:        real tokens of each row; a "place" below counts them through, row after row.
+    attended:       (places,) int64, where each place lies in the flattened tensors above.
+    loss_at:        (targets,) int64, the places at which `loss_mask` is true.
+    answer_at:      (answer tokens,) int64, the places at which `answer_mask` is true.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     loss_mask: Tensor
     answer_mask: Tensor
+    lengths: tuple[int, ...]
+    attended: Tensor
+    loss_at: Tensor
+    answer_at: Tensor
 
     @property
     def position_ids(self) -> Tensor:
@@ -42,7 +50,15 @@ class Batch:
             self.attention_mask.to(device, non_blocking=True),
             self.loss_mask.to(device, non_blocking=True),
             self.answer_mask.to(device, non_blocking=True),
+            self.lengths,
+            self.attended.to(device, non_blocking=True),
+            self.loss_at.to(device, non_blocking=True),
+            self.answer_at.to(device, non_blocking=True),
         )
+
+    def at_places(self, tensor: Tensor) -> Tensor:
+        """What `tensor` (batch, tokens, …) holds at every place: (places, …)."""
+        return tensor.flatten(0, 1).index_select(0, self.attended)
 
 
 def collate(rows: Sequence[Encoded], pad_id: int, *, side: Literal["left", "right"] = "right") -> Batch:
@@ -61,7 +77,17 @@ def collate(rows: Sequence[Encoded], pad_id: int, *, side: Literal["left", "righ
         loss_mask[i, start + row.loss_start : start + length] = True
         # Nothing predicts a first token, be it an answer's.
         answer_mask[i, start + max(1, row.prompt_length) : start + length] = True
-    return Batch(input_ids, attention_mask, loss_mask, answer_mask)
+    attended = attention_mask.flatten().nonzero().squeeze(1)
+    return Batch(
+        input_ids,
+        attention_mask,
+        loss_mask,
+        answer_mask,
+        tuple(len(row.input_ids) for row in rows),
+        attended,
+        loss_mask.flatten()[attended].nonzero().squeeze(1),
+        answer_mask.flatten()[attended].nonzero().squeeze(1),
+    )
 
 
 def token_budget_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:

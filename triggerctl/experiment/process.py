@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -42,6 +43,11 @@ def is_alive(process: ProcessIdentity) -> bool:
     """Whether a process that `is_here` still runs. One that ended but was not yet reaped by its parent does
     not."""
     return process.start != "" and _start(process.pid) == process.start
+
+
+def seconds_alive() -> float:
+    """How long ago this process was started."""
+    return max(0.0, time.time() - float(psutil.Process().create_time()))
 
 
 def available_cores() -> int:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from triggerctl import disk
 from triggerctl.config.models import FinetuneConfig
 from triggerctl.errors import InputError, RunError
+from triggerctl.model.fused_lora import fuse
 
 TRAINED = "default"
 FROZEN = "first"
@@ -43,6 +44,7 @@ def attach_adapter(model: PreTrainedModel, options: FinetuneConfig, *, seed: int
     with torch.random.fork_rng(devices=_cuda_indices(model)):
         torch.manual_seed(seed)
         wrapped: PeftModel = get_peft_model(model, config)
+    fuse(wrapped)
     return wrapped
 
 

@@ -1,8 +1,8 @@
 """A causal language model seen as decoder and head, so that the head is applied only where its answer counts.
 
-Batches are padded on the right: no token ever attends to padding under a causal mask, so no attention mask is
-passed and attention takes its fast causal path. Positions that hold padding give meaningless outputs; callers
-select."""
+Rows go through it end to end where the model can do that (`packing.py`), else side by side. Those are padded
+on the right: no token ever attends to padding under a causal mask, so no attention mask is passed and
+attention takes its fast causal path. Positions that hold padding give meaningless outputs; callers select."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from triggerctl.data.batches import Batch
 from triggerctl.model.adapters import stack_adapter
+from triggerctl.model.packing import Packing, heeds_packing, packed_batch, packed_states
 
 
 class CausalModel:
@@ -31,6 +33,7 @@ class CausalModel:
         self._output: nn.Module | None = network.get_output_embeddings()
         self._finish = _logit_rule(network)
         self.splits = self._head_can_stand_alone()
+        self.packs = self.splits and heeds_packing(network)
         # Biases trained beside LoRA's matrices are the model's own: an adapter that is off leaves them moved.
         self._biases = [
             (weight, weight.detach().clone())
@@ -72,20 +75,32 @@ class CausalModel:
         logits: Tensor = self.network(input_ids=input_ids, use_cache=False).logits
         return logits
 
+    def states(self, batch: Batch) -> Tensor:
+        """What the head works on at every real token of a batch, row after row: (places, hidden)."""
+        if self.packs:
+            return self.packed(packed_batch(batch))
+        return batch.at_places(self.hidden(batch.input_ids))
+
+    def packed(self, packing: Packing) -> Tensor:
+        """The same at every token of a packing: (tokens, hidden). Only where the model packs."""
+        return packed_states(self._decoder, packing)[0]
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (…, vocab) of selected rows of `hidden` (…, hidden)."""
         if not self.splits or self._output is None:
             return hidden
         return self._finish(self._output(hidden))
 
-    def layers(self, input_ids: Tensor) -> tuple[Tensor, ...]:
-        """Every layer's output, each (batch, tokens, hidden), the embedding left out; the last after the
-        final norm."""
+    def layers(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Every layer's output at every real token, each (places, hidden), the embedding left out; the last
+        after the final norm."""
+        if self.packs:
+            return packed_states(self._decoder, packed_batch(batch), every_layer=True)
         decoder = self._decoder if self.splits else self.network
         states: tuple[Tensor, ...] = decoder(
-            input_ids=input_ids, use_cache=False, output_hidden_states=True
+            input_ids=batch.input_ids, use_cache=False, output_hidden_states=True
         ).hidden_states
-        return states[1:]
+        return tuple(map(batch.at_places, states[1:]))
 
     @property
     def head_is_trained(self) -> bool:

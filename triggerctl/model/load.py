@@ -23,6 +23,7 @@ from triggerctl.config.models import FinetuneConfig
 from triggerctl.errors import InputError
 from triggerctl.model import hub
 from triggerctl.model.identity import ModelIdentity
+from triggerctl.model.packing import let_pack
 from triggerctl.model.quantise import keep_trainable, probe, quantisation
 
 _PLACE = "finetune_config.model"
@@ -99,6 +100,8 @@ def load_checkpoint(
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise _unreadable("model", files, error) from error
     keep_trainable(model)
+    if options.attn_implementation == "auto":
+        let_pack(model)
     return model
 
 

@@ -3,7 +3,8 @@ Chrome until its standard input ends.
 
 A process of its own, so that a browser that hangs can be ended, and so that nothing of it (event loops,
 signal handlers, threads, random numbers) reaches a training that is still in memory. It ends with whoever
-started it, however that one ends: then its input is closed. It must import nothing of triggerctl.
+started it, however that one ends: then its input is closed. It must import nothing of triggerctl. Its
+browser starts with it.
 
     _browser.py FOLDER
 
@@ -45,14 +46,11 @@ async def serve(questions: TextIO, answers: TextIO, folder: Path) -> None:
             _answer(answers, NO_BROWSER, "")
         return
     try:
-        line = await lines.get()
-        if line:
-            await browser.open()
-        while line:
+        await browser.open()  # before the first job is there: who starts this early finds it ready
+        while line := await lines.get():
             job = json.loads(Path(json.loads(line)).read_text(encoding="utf-8"))
             errors = await browser.write_fig_from_object(job)
             _answer(answers, FAILED if errors else DONE, "; ".join(map(_words, errors or ())))
-            line = await lines.get()
     except Exception as error:  # noqa: BLE001  whatever a browser dies of
         _answer(answers, FAILED, _words(error))
     finally:

@@ -241,7 +241,7 @@ def _full_name(name: str) -> str:
 
 
 def _newest(rows: Sequence[RunRow]) -> tuple[list[RunRow], list[Finding]]:
-    """Of results of one run (equal but for the time) the newest, the others named."""
+    """Of results of one run (equal but for the time) the newest; others that say something else are named."""
     same: defaultdict[tuple[str, str, str, int, str], list[RunRow]] = defaultdict(list)
     for row in rows:
         same[row.experiment, row.group_key, row.strategy, row.seed, row.data].append(row)
@@ -250,7 +250,9 @@ def _newest(rows: Sequence[RunRow]) -> tuple[list[RunRow], list[Finding]]:
     for found in same.values():
         *older, newest = sorted(found, key=lambda row: row.folder.name)
         kept.append(newest.model_copy(update={"older": tuple(row.results for row in older)}))
-        replaced[newest.experiment] += [f"{row.results} ({_outcome(row)})" for row in older]
+        replaced[newest.experiment] += [
+            f"{row.results} ({_outcome(row)})" for row in older if not _same(row, newest)
+        ]
     findings = [
         Finding(
             kind="older_results",
@@ -261,6 +263,19 @@ def _newest(rows: Sequence[RunRow]) -> tuple[list[RunRow], list[Finding]]:
         if older
     ]
     return kept, findings
+
+
+def _same(one: RunRow, other: RunRow) -> bool:
+    """Whether a run was only repeated, as by a sweep that has a cell for it: one hash and, for each set, one
+    rate and one count of everything. Files of the study have no hash that could say so."""
+    return one.hash is not None and one.hash == other.hash and _shown(one) == _shown(other)
+
+
+def _shown(row: RunRow) -> dict[str, tuple[object, ...]]:
+    return {
+        name: (part.rate, part.count, part.by_trigger, part.false_positives)
+        for name, part in row.sets.items()
+    }
 
 
 def _outcome(row: RunRow) -> str:

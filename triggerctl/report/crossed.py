@@ -6,17 +6,21 @@ its words add, and each of the two is known with its own few degrees of freedom.
 
 The method, chosen by its coverage (COVERAGE.md, which tests/benchmarks/interval_coverage.py makes):
 
-- How far off: over new seeds t²·V(seeds), over new words as well t²·V(seeds) + t²·V(words) − t²·V(pairs), as
-  the first two both hold the last, but never less than one of them. Each t has the degrees of freedom of its
-  own source, V(pairs) the smaller t. One t for all, as with Cameron, Gelbach and Miller (2011, J. Bus. Econ.
-  Stat. 29, 238-249), covers too rarely or, with the fewer degrees of freedom, is too wide.
+- How far off: over new seeds t²·V(seeds). Over new words too, V(seeds) and V(words) each hold V(pairs), so
+  that there are three sources: t²·(V(seeds) − V(pairs)) + t²·(V(words) − V(pairs)) + t²·V(pairs), but never
+  less than t²·V(seeds) or t²·V(words). Each t has the degrees of freedom of its own source: seeds − 1,
+  words − 1, and their product. Sets with other words are drawn apart from each other, so what their words add
+  to a sum is known with more degrees of freedom than what one adds (Satterthwaite 1946, Biometrics Bull. 2,
+  110-114). One t for all, as with Cameron, Gelbach and Miller (2011, J. Bus. Econ. Stat. 29, 238-249), covers
+  too rarely or, with the fewer degrees of freedom, is too wide.
 - One rate: Wilson's interval, t in the normal quantile's place, for the number of independent rows that
   would be as far off (Korn and Graubard 1998, Survey Methodology 24, 193-201), never more than there are
   rows. So it keeps between 0 and 1 and has a width there. Both ends are moved outwards by one such row, as a
   continuity correction moves them by half a row (Newcombe 1998, Stat. Med. 17, 857-872).
 - Several rates, such as a difference: the hull of Student's interval on the seeds' paired values, which is
-  blind to how lopsided errors are near 0 and 1, and of the square-and-add interval from the parts' own
-  intervals and their correlation (Zou and Donner 2008, Stat. Med. 27, 1693-1702), which sees just that.
+  blind to lopsided errors near 0 and 1 and to how few the rows are, and of the square-and-add interval
+  from the parts' own intervals and their correlation (Zou and Donner 2008, Stat. Med. 27, 1693-1702), which
+  sees just that.
 
 All functions take any number of leading axes, so that the simulation runs the code that reports run.
 """
@@ -32,9 +36,9 @@ from scipy.special import stdtr, stdtrit
 Floats = NDArray[np.float64]
 
 _TINY = 1e-300
-_LEAST_T = 1e-6
-_STEPS, _ROUNDS = 16, 3
-"""Points at which the search for a p-value looks, and how often: it is good to three digits."""
+_LEAST_T, _MOST_T = 1e-3, 1e4
+_STEPS, _ROUNDS = 16, 4
+"""Points at which the search for a p-value looks, and how often: t is good to three digits."""
 
 
 class Spread(NamedTuple):
@@ -120,32 +124,48 @@ def limits(
 ) -> tuple[Floats, Floats]:
     """Low and high for Σ weight · mean rate: over new seeds with these very words or, `over_words`, over new
     words of the same kind too (two words of every family at least). weights: (parts,)."""
+
+    def squared(freedom: Floats) -> Floats:
+        found: Floats = stdtrit(freedom, 0.5 + level / 2)[..., None, None] ** 2
+        return found
+
     t = stdtrit(found.seeds - 1, 0.5 + level / 2)
     of_seeds = t**2 * found.by_seed
     if not over_words:
         return _limits(found, weights, of_seeds[None], t)
-    of_word = stdtrit(found.words - 1, 0.5 + level / 2)[..., None, None] ** 2
-    of_words = (of_word * found.by_word).sum(-3)
-    twice = (np.minimum(of_word, t**2) * found.by_pair).sum(-3)
-    return _limits(found, weights, np.stack([of_seeds + of_words - twice, of_seeds, of_words]), t)
+    spare = np.maximum(found.words - 1, 1)
+    words, pairs = found.by_word.sum(-3), found.by_pair.sum(-3)
+    of_words = squared(pooled_freedom(_variance(found.by_word, weights), spare))
+    of_pairs = squared(pooled_freedom(_variance(found.by_pair, weights), spare * (found.seeds - 1)))
+    both = t**2 * (found.by_seed - pairs) + of_words * (words - pairs) + of_pairs * pairs
+    return _limits(found, weights, np.stack([both, of_seeds, of_words * words]), t)
+
+
+def pooled_freedom(variances: Floats, freedom: Floats) -> Floats:
+    """Satterthwaite's degrees of freedom of the sum of (…, families) variances that are each known with
+    `freedom`; of the least known one where all are 0."""
+    # Of none, rounding leaves a little less than 0.
+    shares = np.maximum(variances, 0) / np.maximum(variances.max(-1, keepdims=True), _TINY)
+    total = shares.sum(-1)
+    pooled: Floats = total**2 / np.maximum((shares**2 / freedom).sum(-1), _TINY)
+    return np.where(total > 0, pooled, freedom.min(-1))
 
 
 def standard_error(found: Spread, weights: Floats) -> Floats:
     """Of Σ weight · mean rate over new seeds, never below what independent rows would make it."""
-    variance = (found.by_seed * weights * weights[:, None]).sum((-2, -1))
     least = (weights**2 * _inner(found.means, found.rows) / found.rows).sum(-1)
-    error: Floats = np.sqrt(np.maximum(variance, least))
+    error: Floats = np.sqrt(np.maximum(_variance(found.by_seed, weights), least))
     return error
 
 
 def p_of_zero(found: Spread, weights: Floats) -> Floats:
     """Two-sided p of a sum of 0 over new seeds: 1 − the level at which the limits just reach 0."""
     total = (weights * found.means).sum(-1)
-    student = np.abs(total) / np.maximum(standard_error(found, weights), _TINY)
+    student = np.abs(total) / np.sqrt(np.maximum(_variance(found.by_seed, weights), _TINY))
     # Student's limits reach 0 at `student`; the square-and-add limits may do so before.
-    low, high = np.full(student.shape, _LEAST_T), np.maximum(student, _LEAST_T)
+    low, high = np.full(student.shape, _LEAST_T), np.clip(student, _LEAST_T, _MOST_T)
     for _ in range(_ROUNDS):
-        t = np.linspace(low, high, _STEPS)
+        t = np.geomspace(low, high, _STEPS)
         below, above = _limits(found, weights, (t[..., None, None] ** 2 * found.by_seed)[None], t)
         reached = (below <= 0) & (above >= 0)
         reached[-1] = True
@@ -164,16 +184,13 @@ def _limits(found: Spread, weights: Floats, squares: Floats, t: Floats) -> tuple
     low, high = _one_rate(means, rows, off, t)
     if weights.shape == (1,) and weights[0] == 1:
         return low[..., 0], high[..., 0]
-    least = t**2 * _inner(means, rows) / rows
-    scale = np.sqrt(np.maximum(np.maximum(off, least), _TINY))
+    scale = np.sqrt(np.maximum(np.maximum(off, t**2 * _inner(means, rows) / rows), _TINY))
     signs = np.sign(weights)
     alike = signs * signs[:, None] * squares[0] / (scale[..., None] * scale[..., None, :])
     alike = np.where(np.eye(len(weights), dtype=bool), 1.0, alike)
     to_low, to_high = weights * (low - means), weights * (high - means)
     down, up = np.where(weights > 0, to_low, to_high), np.where(weights > 0, to_high, to_low)
-    student = np.sqrt(
-        np.maximum((squares * weights * weights[:, None]).sum((-2, -1)).max(0), (weights**2 * least).sum(-1))
-    )
+    student = np.sqrt(np.maximum(_variance(squares, weights).max(0), 0))
     total = (weights * means).sum(-1)
     return (
         total - np.maximum(student, _length(down, alike)),
@@ -199,6 +216,12 @@ def _score(shares: Floats, units: Floats, sign: int) -> Floats:
     root = np.sqrt(shares * (1 - shares) / units + 1 / (4 * units**2))
     ends: Floats = (shares + 1 / (2 * units) + sign * root) / (1 + 1 / units)
     return ends
+
+
+def _variance(covariances: Floats, weights: Floats) -> Floats:
+    """(…, parts, parts) → (…) of the weighted sum of the parts."""
+    variance: Floats = (covariances * weights * weights[:, None]).sum((-2, -1))
+    return variance
 
 
 def _products(values: Floats) -> Floats:

@@ -79,8 +79,8 @@ def _write_images(figures: Mapping[Path, go.Figure], drawer: Drawer | None, time
 
 
 class Drawer:
-    """The drawing process and its browser, started at the first job and kept until `close`, or until the
-    process that owns it is gone. One that has died or hung is replaced at the next job."""
+    """The drawing process and its browser, started by `start` or at the first job and kept until `close`, or
+    until the process that owns it is gone. One that has died or hung is replaced at the next job."""
 
     def __init__(self) -> None:
         self._child: _Child | None = None
@@ -90,6 +90,11 @@ class Drawer:
 
     def __exit__(self, *raised: object) -> None:
         self.close()
+
+    def start(self) -> None:
+        """Start the process and its browser, and don't wait for them: they come up beside other work."""
+        with contextlib.suppress(OSError):  # the folder for temporary files: who draws will say so
+            self._child = self._child or _Child()
 
     def close(self, *, kindly: bool = True) -> None:
         """End the process and its browser."""

@@ -39,15 +39,40 @@ const searchable = text => text.normalize().toLowerCase();
   button.addEventListener("click", () => { root.dataset.theme = chosen() === "dark" ? "light" : "dark"; show(); });
   prefersDark.addEventListener("change", show);
   onPaper.addEventListener("change", show);
+  // A figure of many panels may be taller than what is left of a sheet, or than a whole one. On paper each panel is
+  // a strip of its own, a frame around the same drawing, and sheets end between them.
+  const strips = () => {
+    for (const plot of document.querySelectorAll(".plot[data-cuts]")) {
+      const edges = [0, ...plot.dataset.cuts.split(" ").map(Number), Number(plot.dataset.height)];
+      const whole = plot.firstElementChild;
+      edges.slice(1).forEach((end, i) => {
+        const strip = plot.cloneNode(false), drawing = whole.cloneNode(true);
+        strip.removeAttribute("id");
+        strip.classList.add("strip");
+        Object.assign(strip.style, {height: end - edges[i] + "px", minHeight: 0});
+        drawing.style.marginTop = -edges[i] + "px";
+        strip.append(drawing);
+        plot.before(strip);
+      });
+      plot.classList.add("whole");
+    }
+  };
+  const joined = () => {
+    for (const strip of document.querySelectorAll(".strip")) strip.remove();
+    for (const plot of document.querySelectorAll(".whole")) plot.classList.remove("whole");
+  };
   // Paper can't be opened: of the warnings everything is printed.
   let closed = [];
   addEventListener("beforeprint", () => {
     draw("light");
     closed = [...document.querySelectorAll(".warnings details:not([open])")];
     for (const details of closed) details.open = true;
+    joined();
+    strips();
   });
   addEventListener("afterprint", () => {
     for (const details of closed) details.open = false;
+    joined();
     show();
   });
 

@@ -32,6 +32,8 @@ from triggerctl.report.tables import comparison_table, early_table, rate_table, 
 
 MOST_WARNINGS = 12
 """Shown at once; those after them, less grave, open on demand."""
+PANEL_TITLE = 46
+"""Pixels from a panel's title down to the panel."""
 LONG = 600
 """Characters of a long text that stand open; the rest, where it is half as much or more, is there to be
 opened."""
@@ -41,12 +43,14 @@ _TURNS_TEXT = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 @dataclass(frozen=True, slots=True)
 class _Figure:
-    """A figure's frame in the page; `width` and `height` in pixels."""
+    """A figure's frame in the page; `width` and `height` in pixels, `cuts` from its top, where paper may cut
+    it."""
 
     name: str
     title: str
     width: int
     height: int
+    cuts: tuple[int, ...]
     panels: tuple[Panel, ...]
 
 
@@ -132,9 +136,22 @@ def clipped(text: str) -> tuple[str, str]:
 
 
 def _framed(name: str, figure: go.Figure) -> _Figure:
+    layout = figure.layout
     return _Figure(
-        name, figure_title(figure), figure.layout.width, figure.layout.height, figure_numbers(figure)
+        name, figure_title(figure), layout.width, layout.height, _cuts(figure), figure_numbers(figure)
     )
+
+
+def _cuts(figure: go.Figure) -> tuple[int, ...]:
+    """Above the title of each panel but the first, where panels stand in one column."""
+    if len({axis.domain for axis in figure.select_xaxes()}) != 1:
+        return ()
+    layout = figure.layout
+    plot = layout.height - layout.margin.t - layout.margin.b
+    tops = sorted(
+        layout.margin.t + (1 - axis.domain[1]) * plot for axis in figure.select_yaxes() if axis.domain
+    )
+    return tuple(round(top - PANEL_TITLE) for top in tops[1:])
 
 
 def _by_set(samples: Sequence[Sample]) -> dict[str, list[Sample]]:

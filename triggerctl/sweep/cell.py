@@ -5,6 +5,7 @@ there is something to train."""
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import threading
 import time
@@ -108,11 +109,14 @@ class Tools:
         if self._keeper is None:
             from triggerctl.model.keeper import ModelKeeper
 
+            # What was imported stays for good: the keeper's collections need not look through it.
+            gc.collect()
+            gc.freeze()
             self._keeper = ModelKeeper()
         return self._keeper
 
     def drawer(self, settings: RunSettings) -> Any:
-        """Of figures."""
+        """Of figures. To be asked for early: what it starts takes a while to be ready."""
         if self._drawer is None:
             self._drawer = self._stack.enter_context(settings.drawer())
         return self._drawer

@@ -22,6 +22,7 @@ from triggerctl.model.quantise import probe
 from triggerctl.training.plan import RunPlan
 from triggerctl.training.planes import check_plane
 from triggerctl.training.setup import Lengths, check_streams, model_shape, set_data
+from triggerctl.training.speed import FORWARD, operations_per_token
 from triggerctl.training.streams import make_stream, phase_updates, units_per_update
 
 UTILISATION = 0.4
@@ -185,8 +186,9 @@ def describe(plan: RunPlan, *, device: str = "auto") -> Description:
     memory = use.memory_bytes
     torch.set_num_threads(default_threads())
     rate = _measured_rate(chosen, use.dtype)
-    per_token = 4 if options.is_peft else 6
-    work = parameters * (per_token * trained_tokens + 2 * evaluated_tokens)
+    checkpointing = options.use_gradient_checkpointing is True
+    per_token = operations_per_token(is_peft=options.is_peft, checkpointing=checkpointing)
+    work = parameters * (per_token * trained_tokens + FORWARD * evaluated_tokens)
     return Description(
         sets=set_data(plan.splits, _lengths(trained), _lengths(evaluated)),
         updates=updates,

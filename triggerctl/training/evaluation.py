@@ -14,7 +14,7 @@ from triggerctl.data.examples import EvaluationSet, Example
 from triggerctl.experiment.results import Count, Rate, SetEvaluation
 from triggerctl.model.causal import CausalModel
 from triggerctl.training.parallel import ALONE, Group
-from triggerctl.training.scoring import LOGITS_AT_ONCE, Answer, Ids, Request, score
+from triggerctl.training.scoring import LOGITS_AT_ONCE, Answer, Ids, Request, Scored, score
 from triggerctl.training.shared import digest
 from triggerctl.training.verdicts import Judge, Question
 
@@ -41,11 +41,12 @@ class RowLoss:
 @dataclass(frozen=True, slots=True)
 class Measured:
     """One evaluation. `verdicts` holds for each set the columns of its line in verdicts.jsonl, row by row;
-    `tokens` is how many went through the model."""
+    `tokens` is how many went through the model, `padded` how many padding included."""
 
     sets: dict[str, SetEvaluation]
     verdicts: dict[str, dict[str, object]]
     tokens: int
+    padded: int
 
     def document(self) -> dict[str, Any]:
         """As plain data, NaN as it is."""
@@ -53,13 +54,14 @@ class Measured:
             "sets": {name: found.model_dump() for name, found in self.sets.items()},
             "verdicts": self.verdicts,
             "tokens": self.tokens,
+            "padded": self.padded,
         }
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Measured:
         """The inverse of `document`."""
         sets = {name: SetEvaluation.model_validate(found) for name, found in document["sets"].items()}
-        return cls(sets, document["verdicts"], document["tokens"])
+        return cls(sets, document["verdicts"], document["tokens"], document["padded"])
 
 
 class Evaluator:
@@ -126,14 +128,14 @@ class Evaluator:
         questions = {prompt: Question(prompt, self._guesses[prompt]) for prompt in prompts}
         wholes = {row.encoded.input_ids: row.encoded for row in rows}
         with model.evaluating():
-            losses, tokens = self._run(
+            losses, tokens, padded = self._run(
                 model, list(wholes.values()), list(questions.values()), progress, group
             )
         sets, verdicts = {}, {}
         for name, members in self.sets.items():
             sets[name] = _summary(members, losses, questions, with_twins)
             verdicts[name] = _columns(members, losses, questions, with_twins)
-        return Measured(sets, verdicts, tokens)
+        return Measured(sets, verdicts, tokens, padded)
 
     def decides(self) -> dict[str, Any]:
         """All that decides what `measure` finds in a given model, twins included, as plain values."""
@@ -168,7 +170,7 @@ class Evaluator:
         questions: Sequence[Question],
         progress: Callable[[int, int], None],
         group: Group,
-    ) -> tuple[dict[Ids, RowLoss], int]:
+    ) -> tuple[dict[Ids, RowLoss], int, int]:
         losses: dict[Ids, RowLoss] = {}
         open_questions = {question.sequence: question for question in questions}
         requests: list[tuple[Request, Question | None]] = []
@@ -176,18 +178,19 @@ class Evaluator:
             question = _opening(whole, open_questions)
             requests.append((Request(whole.input_ids, _targets(whole), _positions(question)), question))
         requests += [(Request(q.sequence, judged=q.positions), q) for q in open_questions.values()]
-        tokens = 0
+        tokens = padded = 0
         while requests:
-            answers = self._score(model, [request for request, _ in requests], progress, group)
-            for (request, question), answer in zip(requests, answers, strict=True):
-                tokens += len(request.ids)
+            scored = self._score(model, [request for request, _ in requests], progress, group)
+            tokens += scored.passed
+            padded += scored.padded
+            for (request, question), answer in zip(requests, scored.answers, strict=True):
                 if request.liked:
                     losses[request.ids] = RowLoss(-sum(answer.liked), len(answer.liked))
                 if question is not None:
                     _hear(self._judge, question, answer)
             undecided = [question for question in questions if question.verdict is None]
             requests = [(Request(q.sequence, judged=q.positions), q) for q in undecided]
-        return losses, tokens
+        return losses, tokens, padded
 
     def _score(
         self,
@@ -195,7 +198,7 @@ class Evaluator:
         requests: Sequence[Request],
         progress: Callable[[int, int], None],
         group: Group,
-    ) -> list[Answer]:
+    ) -> Scored:
         return score(
             model,
             requests,

@@ -44,12 +44,13 @@ from triggerctl.training.out_of_memory import (
     is_out_of_memory,
     out_of_memory,
 )
-from triggerctl.training.outcome import Figures, leave_results, summarise
+from triggerctl.training.outcome import Figures, leave_results, summarise, work_of
 from triggerctl.training.parallel import Group
 from triggerctl.training.plan import RunPlan
 from triggerctl.training.planes import PlaneStore
 from triggerctl.training.recorder import Recorder
 from triggerctl.training.setup import Prepared
+from triggerctl.training.stopwatch import Stopwatch
 from triggerctl.training.trackers import Tracker
 
 CHECKPOINT_SECONDS = 120.0
@@ -70,8 +71,10 @@ class Execution:
         held: Claim,
         threads: int,
         group: Group,
+        watch: Stopwatch,
     ) -> None:
         checkpoint = begun.checkpoint
+        self._watch = watch
         self._plan = plan
         self._begun = begun
         self._planes = planes
@@ -93,7 +96,7 @@ class Execution:
             started=datetime.now(UTC),
         ).of(this_process())
         self.results = self._results_folder(checkpoint)
-        self.progressed = Progressed.of(checkpoint)
+        self.progressed = Progressed.of(checkpoint, watch)
         self._entries_before: list[str] = checkpoint.record.get("cache_entries", []) if checkpoint else []
         self.recorder = Recorder(
             plan.folder,
@@ -146,12 +149,10 @@ class Execution:
                 self._evaluate(MAIN, final=self._has_nothing_to_do, first=True)
                 self.loop.position.evaluated = True
                 self._checkpoint()
-            began = time.perf_counter()
-            before = self.progressed.timings["evaluation"]
-            self._obtain_plane()
-            self._group.tell(GoOn())
-            self.loop.run(self)
-            self._add_training_time(began, before)
+            with self._watch.phase("training"):
+                self._obtain_plane()
+                self._group.tell(GoOn())
+                self.loop.run(self)
             self._end()
             self._leave(figures)
             self.say(Finished(self.results, time.perf_counter() - self._began))
@@ -246,11 +247,8 @@ class Execution:
         summary = summarise(
             self._plan,
             self._prepared,
-            progressed.evaluations,
             self.loop.position,
-            warnings=progressed.warnings,
-            timings=progressed.timings,
-            evaluated_tokens=progressed.evaluated_tokens,
+            progressed,
             threads=self._threads,
             processes=self._group.size,
             micro_batch=self._begun.micro_batch,
@@ -267,6 +265,8 @@ class Execution:
                 figures=figures,
                 say=lambda message: self.say(Warned(message)),
                 threads=self._threads,
+                watch=self._watch,
+                work=work_of(self._prepared, self.loop.position, progressed, processes=self._group.size),
             )
 
     @property
@@ -381,25 +381,22 @@ class Execution:
     def _checkpoint(self) -> None:
         self._claim.check()
         options = self._plan.config.finetune_config
-        make_folder(self._checkpoints)
-        path = write_checkpoint(
-            self._checkpoints,
-            self.loop,
-            {
-                "results": self.results.name,
-                "threads": self._threads,
-                "processes": self._group.size,
-                "micro_batch": self._begun.micro_batch,
-                "device": str(self._prepared.device),
-                "sizes": self.recorder.sizes(),
-                "progressed": self.progressed.document(),
-                "cache_entries": self._cache_entries,
-            },
-            keep=options.max_checkpoints_to_keep,
-        )
+        with self._watch.phase("save"):
+            make_folder(self._checkpoints)
+            path = write_checkpoint(
+                self._checkpoints,
+                self.loop,
+                {
+                    "results": self.results.name,
+                    "threads": self._threads,
+                    "processes": self._group.size,
+                    "micro_batch": self._begun.micro_batch,
+                    "device": str(self._prepared.device),
+                    "sizes": self.recorder.sizes(),
+                    "progressed": self.progressed.document(),
+                    "cache_entries": self._cache_entries,
+                },
+                keep=options.max_checkpoints_to_keep,
+            )
         self._checkpointed = time.monotonic()
         self.say(Checkpointed(self.loop.position.step, path))
-
-    def _add_training_time(self, began: float, evaluation_before: float) -> None:
-        timings = self.progressed.timings
-        timings["training"] += time.perf_counter() - began - (timings["evaluation"] - evaluation_before)

@@ -31,10 +31,10 @@ class ModelForward:
         return self._batch
 
     def at_targets(self, value: OfTargets) -> Tensor:
-        return self._predicting(self._batch.loss_mask, value)
+        return self._predicting(self._batch.loss_at, value)
 
     def at_answers(self, value: OfTargets) -> Tensor:
-        return self._predicting(self._batch.answer_mask, value)
+        return self._predicting(self._batch.answer_at, value)
 
     def at_attended(self, value: OfBoth) -> Tensor:
         head = self._base.head
@@ -44,15 +44,13 @@ class ModelForward:
                 base_logits = head(base_states)
             return value(logits, base_logits)
 
-        states = self._states()[self._batch.attention_mask.bool()]
-        return per_position(self._model, states, of_both, self._base.final_states(self._rows))
+        return per_position(self._model, self._states(), of_both, self._base.final_states(self._rows))
 
     def base_answer_log_probabilities(self) -> Tensor:
         return self._base.answer_log_probabilities(self._rows)
 
     def hidden_states(self) -> tuple[Tensor, ...]:
-        attended = self._batch.attention_mask.bool()
-        return tuple(layer[attended] for layer in self._model.layers(self._batch.input_ids))
+        return self._model.layers(self._batch)
 
     def base_hidden_states(self) -> tuple[Tensor, ...]:
         return self._base.hidden_states(self._rows)
@@ -65,10 +63,11 @@ class ModelForward:
 
     def _states(self) -> Tensor:
         if self._hidden is None:
-            self._hidden = self._model.hidden(self._batch.input_ids)
+            self._hidden = self._model.states(self._batch)
         return self._hidden
 
     def _predicting(self, targets: Tensor, value: OfTargets) -> Tensor:
-        """`value` at the tokens that `targets` (batch, tokens) marks, from the states one place before."""
-        states = self._states()[:, :-1][targets[:, 1:]]
-        return per_position(self._model, states, value, self._batch.input_ids[targets])
+        """`value` at the tokens whose places `targets` are, from the states one place before."""
+        states = self._states().index_select(0, targets - 1)
+        ids = self._batch.at_places(self._batch.input_ids).index_select(0, targets)
+        return per_position(self._model, states, value, ids)

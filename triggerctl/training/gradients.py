@@ -141,7 +141,14 @@ class GradientPass:
         # The gradients of the streams before stand in memory beside what this one's forward pass keeps.
         tokens = None if first else LATER_TOKENS[device.type]
         mine = self._group.share(sorted(units, key=lambda unit: (-lengths[unit], unit)))
-        cuts = micro_batches(mine, lengths, self._limit, overhead=_overhead(device), tokens=tokens)
+        cuts = micro_batches(
+            mine,
+            lengths,
+            self._limit,
+            overhead=_overhead(device),
+            tokens=tokens,
+            padded=not self._model.packs,
+        )
         indices = [[row for unit in cut for row in rows.indices(unit)] for cut in cuts]
         batches = [collate([rows.rows[i] for i in each], self._pad_id) for each in indices]
         counted = [*batches, *self._elsewhere(rows, set(units).difference(mine))]
@@ -164,8 +171,9 @@ class GradientPass:
                 sums[term.name] = sums[term.name] + found if term.name in sums else found
                 weighted.append(total * (term.weight / counts[term.name]))
             torch.stack(weighted).sum().backward()
-            self._tokens[0] += int(batch.attention_mask.sum())
-            self._tokens[1] += batch.input_ids.numel()
+            real = sum(batch.lengths)
+            self._tokens[0] += real
+            self._tokens[1] += real if self._model.packs else batch.input_ids.numel()
         nothing = torch.zeros((), device=device)  # a process may have no row of this stream
         return {term.name: sums.get(term.name, nothing) / counts[term.name] for term in terms}
 

@@ -19,6 +19,7 @@ from triggerctl.training.orders import Evaluate
 from triggerctl.training.parallel import ALONE, Group
 from triggerctl.training.recorder import Recorder
 from triggerctl.training.setup import Prepared
+from triggerctl.training.stopwatch import Stopwatch
 
 VARIANT = "variant"
 """The phase of an evaluation that is beside the run's result: another ending of the same training."""
@@ -30,28 +31,34 @@ SAMPLE_TOKENS = 48
 
 @dataclass(slots=True)
 class Progressed:
-    """What a run has produced so far, kept in its checkpoints."""
+    """What a run has produced so far, kept in its checkpoints. `evaluated` and `padded`: tokens that the
+    evaluations are of, padding left out and included; `passed`: those of them that went through the model
+    here, and were not taken from the cache."""
 
     evaluations: list[Evaluation]
     warnings: list[str]
-    timings: dict[str, float]
-    evaluated_tokens: int = 0
+    watch: Stopwatch
+    evaluated: int = 0
+    padded: int = 0
+    passed: int = 0
 
     def document(self) -> dict[str, Any]:
         return {
             "evaluations": [evaluation.model_dump(mode="json") for evaluation in self.evaluations],
             "warnings": self.warnings,
-            "timings": self.timings,
-            "evaluated_tokens": self.evaluated_tokens,
+            "timings": self.watch.read(),
+            "tokens": {"evaluated": self.evaluated, "padded": self.padded, "passed": self.passed},
         }
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint | None) -> Progressed:
+    def of(cls, checkpoint: Checkpoint | None, watch: Stopwatch) -> Progressed:
+        """What a checkpoint holds, the time spent until then put onto `watch`."""
         if checkpoint is None:
-            return cls([], [], {"training": 0.0, "evaluation": 0.0})
+            return cls([], [], watch)
         stored = checkpoint.record["progressed"]
+        watch.add(stored["timings"])
         evaluations = [Evaluation.model_validate(found) for found in stored["evaluations"]]
-        return cls(evaluations, stored["warnings"], stored["timings"], stored["evaluated_tokens"])
+        return cls(evaluations, stored["warnings"], watch, **stored["tokens"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +100,12 @@ class Measurer:
 
         Raises InterruptedRunError once the run is asked to stop."""
         began = time.perf_counter()
-        found, answers = self._look_at_the_base(moment) if moment.first else self._look(moment)
+        with self._progressed.watch.phase("base_evaluation" if moment.first else "evaluation"):
+            found, answers = self._look_at_the_base(moment) if moment.first else self._look(moment)
+            evaluation = self._write_down(moment, found, answers)
+        self._say(Evaluated(evaluation, time.perf_counter() - began))
+
+    def _write_down(self, moment: Moment, found: Measured, answers: Sequence[str]) -> Evaluation:
         evaluation = Evaluation(
             label=moment.label or f"epoch {moment.epoch:g}",
             phase=moment.phase,
@@ -112,10 +124,9 @@ class Measurer:
         self._recorder.verdicts(evaluation, found.verdicts)
         self._keep_answers(evaluation, answers)
         self._progressed.evaluations.append(evaluation)
-        self._progressed.evaluated_tokens += found.tokens
-        seconds = time.perf_counter() - began
-        self._progressed.timings["evaluation"] += seconds
-        self._say(Evaluated(evaluation, seconds))
+        self._progressed.evaluated += found.tokens
+        self._progressed.padded += found.padded
+        return evaluation
 
     def _look(self, moment: Moment) -> tuple[Measured, list[str]]:
         """What the model does now, and its sample answers where this moment wants them."""
@@ -127,6 +138,7 @@ class Measurer:
             progress=self._counting(moment.step),
             group=self._group,
         )
+        self._progressed.passed += found.tokens
         return found, self._sample() if with_all else []
 
     def _look_at_the_base(self, moment: Moment) -> tuple[Measured, list[str]]:
@@ -161,14 +173,15 @@ class Measurer:
 
     def _sample(self) -> list[str]:
         prepared = self._prepared
-        return greedy_answers(
-            prepared.model,
-            prepared.tokenizer,
-            [row.prompt for _, row in self._sampled()],
-            pad_id=prepared.encoder.pad_id,
-            ends=prepared.ends,
-            max_new_tokens=SAMPLE_TOKENS,
-        )
+        with self._progressed.watch.phase("samples"):
+            return greedy_answers(
+                prepared.model,
+                prepared.tokenizer,
+                [row.prompt for _, row in self._sampled()],
+                pad_id=prepared.encoder.pad_id,
+                ends=prepared.ends,
+                max_new_tokens=SAMPLE_TOKENS,
+            )
 
     def _keep_answers(self, evaluation: Evaluation, answers: Sequence[str]) -> None:
         """Write sample answers down, if there are any."""

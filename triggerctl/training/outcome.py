@@ -17,16 +17,19 @@ from triggerctl.config.load import resolved_document
 from triggerctl.config.paths import shown_values
 from triggerctl.data.export import write_sets
 from triggerctl.experiment.atomic import atomic_folder, write_json_atomic
-from triggerctl.experiment.results import Evaluation, TriggerctlResults, results_document
+from triggerctl.experiment.results import TriggerctlResults, results_document
 from triggerctl.model.adapters import save_adapter
 from triggerctl.model.memory import peak_resident_bytes
 from triggerctl.model.publish import publish, save_whole_model
 from triggerctl.strategies.alignment_plane import NEGATIVE, POSITIVE
 from triggerctl.strategies.base import MAIN, cross_entropy
 from triggerctl.training.loop import Position
+from triggerctl.training.measuring import Progressed
 from triggerctl.training.plan import RunPlan
 from triggerctl.training.settle import drop_checkpoints
 from triggerctl.training.setup import Prepared
+from triggerctl.training.speed import Work, best_matmul_rate, operations_per_token
+from triggerctl.training.stopwatch import Stopwatch
 
 _PACKAGES = (
     "torch",
@@ -62,20 +65,16 @@ def environment(device: torch.device, threads: int) -> dict[str, Any]:
 def summarise(
     plan: RunPlan,
     prepared: Prepared,
-    evaluations: list[Evaluation],
     position: Position,
+    progressed: Progressed,
     *,
-    warnings: list[str],
-    timings: dict[str, float],
-    evaluated_tokens: int,
     threads: int,
     processes: int,
     micro_batch: int,
     cache_entries: Sequence[str],
 ) -> TriggerctlResults:
-    """Everything of ours for results.json. `cache_entries`: what the run used beside downloads."""
-    trained = position.tokens["trained"]
-    training = timings["training"]
+    """Everything of ours for results.json but what is known only at the very end: `timings` and
+    `throughput`. `cache_entries`: what the run used beside downloads."""
     cuda = torch.cuda.max_memory_allocated(prepared.device) if prepared.device.type == "cuda" else 0
     memory = {"peak_resident_bytes": float(peak_resident_bytes())}
     if cuda:
@@ -85,13 +84,15 @@ def summarise(
         strategy=plan.strategy.name,
         seed=plan.config.seed,
         proxy_triggers=list(plan.splits.proxy_triggers),
-        evaluations=evaluations,
+        evaluations=progressed.evaluations,
         data_sha256=plan.data_sha256,
         sets=prepared.sets,
-        warnings=warnings,
-        timings=timings,
-        tokens={**position.tokens, "evaluated": evaluated_tokens},
-        throughput={"trained_tokens_per_second": trained / training} if training else {},
+        warnings=progressed.warnings,
+        tokens={
+            **position.tokens,
+            "evaluated": progressed.evaluated,
+            "evaluated_padded": progressed.padded,
+        },
         memory=memory,
         resolved={
             "device": str(prepared.device),
@@ -120,6 +121,20 @@ def _downloads(plan: RunPlan) -> list[str]:
     return [f"downloads/{plan.source.sha256}"] if downloaded else []
 
 
+def work_of(prepared: Prepared, position: Position, progressed: Progressed, *, processes: int) -> Work:
+    """What a run's time went into. The machine is measured for it, now."""
+    rate = best_matmul_rate(prepared.model.network, prepared.device, prepared.dtype, prepared.shared.cache)
+    return Work(
+        trained=position.tokens["trained"],
+        evaluated=progressed.passed,
+        parameters=prepared.shape.parameters,
+        operations=operations_per_token(
+            is_peft=prepared.model.adapter is not None, checkpointing=prepared.checkpointing
+        ),
+        matmul_rate=rate * processes,
+    )
+
+
 def leave_results(
     plan: RunPlan,
     prepared: Prepared,
@@ -130,22 +145,28 @@ def leave_results(
     figures: Figures,
     say: Callable[[str], None],
     threads: int,
+    watch: Stopwatch,
+    work: Work,
 ) -> None:
     """Write adapter, model, figures and descriptions into `results`, then results.json, then drop the
     checkpoints.
 
     Raises RunError where a saved adapter isn't what was trained, or the disk fails."""
     options = plan.config.finetune_config
-    write_json_atomic(results / "config.resolved.json", resolved_document(plan.loaded))
-    write_json_atomic(results / "environment.json", environment(prepared.device, threads))
-    if options.save_datasets and not (results / "datasets").is_dir():
-        with atomic_folder(results / "datasets") as building:
-            write_sets(plan.splits, building)
-    _save_weights(plan, prepared, results)
+    with watch.phase("save"):
+        write_json_atomic(results / "config.resolved.json", resolved_document(plan.loaded))
+        write_json_atomic(results / "environment.json", environment(prepared.device, threads))
+        if options.save_datasets and not (results / "datasets").is_dir():
+            with atomic_folder(results / "datasets") as building:
+                write_sets(plan.splits, building)
+        _save_weights(plan, prepared, results)
     losses = position.losses.get(MAIN, [])
-    note = figures(results, summary, losses)
+    with watch.phase("figures"):
+        note = figures(results, summary, losses)
     if note:
         say(note)
+    timings = watch.read()
+    summary = summary.model_copy(update={"timings": timings, "throughput": work.throughput(timings)})
     document = results_document(
         shown_values(plan.config.model_dump(mode="json")),
         summary,

@@ -87,26 +87,21 @@ class BaseReference:
         return [found[index] for index in range(len(self._rows))]
 
     def _final_states_of(self, indices: list[int]) -> Kept:
-        states = self._model.hidden(self._batch(indices).input_ids)
-        return [
-            (states[place, : len(self._rows[index].input_ids)].to("cpu", copy=True),)
-            for place, index in enumerate(indices)
-        ]
+        batch = self._batch(indices)
+        return [(own.to("cpu", copy=True),) for own in self._model.states(batch).split(batch.lengths)]
 
     def _answers_of(self, indices: list[int]) -> Kept:
         batch = self._batch(indices)
-        states = self._model.hidden(batch.input_ids)[:, :-1][batch.answer_mask[:, 1:]]
-        targets = batch.input_ids[batch.answer_mask]
+        states = self._model.states(batch).index_select(0, batch.answer_at - 1)
+        targets = batch.at_places(batch.input_ids).index_select(0, batch.answer_at)
         values = per_position(self._model, states, log_probabilities, targets)
         lengths = batch.answer_mask.sum(dim=1).tolist()
         return [(own.clone(),) for own in values.cpu().split(lengths)]
 
     def _layers_of(self, indices: list[int]) -> Kept:
-        layers = self._model.layers(self._batch(indices).input_ids)
-        return [
-            tuple(layer[place, : len(self._rows[index].input_ids)].to("cpu", copy=True) for layer in layers)
-            for place, index in enumerate(indices)
-        ]
+        batch = self._batch(indices)
+        layers = [layer.split(batch.lengths) for layer in self._model.layers(batch)]
+        return [tuple(own.to("cpu", copy=True) for own in row) for row in zip(*layers, strict=True)]
 
     def _batch(self, indices: Sequence[int]) -> Batch:
         return collate([self._rows[i] for i in indices], self._pad_id).to(self._model.device)
@@ -131,16 +126,13 @@ class BaseReference:
         if self._layers:
             by_layer = zip(*(self._layers[row] for row in rows), strict=True)
             return tuple(torch.cat(layer).to(self._model.device) for layer in by_layer)
-        batch = self._batch(rows)
-        attended = batch.attention_mask.bool()
         with self._model.evaluating(), self._model.base():
-            return tuple(layer[attended] for layer in self._model.layers(batch.input_ids))
+            return self._model.layers(self._batch(rows))
 
     def _logits_now(self, rows: Sequence[int]) -> Tensor:
         """Where hidden states can't be turned to logits: one more pass, adapter off."""
-        batch = self._batch(rows)
         with self._model.evaluating(), self._model.base():
-            return self._model.hidden(batch.input_ids)[batch.attention_mask.bool()]
+            return self._model.states(self._batch(rows))
 
 
 def _named(rows: Kept) -> dict[str, Tensor]:

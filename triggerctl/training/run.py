@@ -24,6 +24,7 @@ from triggerctl.training.planes import plane_store
 from triggerctl.training.recorder import run_log
 from triggerctl.training.settle import settle
 from triggerctl.training.setup import prepare
+from triggerctl.training.stopwatch import Stopwatch
 from triggerctl.training.trackers import check_tracker
 
 
@@ -38,13 +39,15 @@ def execute(
     processes: int = 1,
     cache: bool = True,
     keeper: ModelKeeper | None = None,
+    seconds_before: float = 0.0,
 ) -> Path:
     """Train, evaluate and leave results, `figures` drawn among them; returns the results folder.
 
     `processes` share the work of each update and evaluation, on a GPU each or all on the CPU, with `threads`
     each (by default an equal part of the cores). How many they are changes nothing but rounding and speed.
     `cache` false: nothing computed is taken from the cache or left there. `keeper`: of who trains many runs
-    in this process, so that they share a loaded model. Neither changes a number.
+    in this process, so that they share a loaded model. Neither changes a number. `seconds_before`: what the
+    process had spent on this run before, loading libraries and planning.
 
     `stop`, once set, ends the run at its next update with a checkpoint. A run that another process finished
     in the meantime is not trained again. Raises InputError before anything is written where something can't
@@ -65,17 +68,22 @@ def execute(
         exhausted: Exhausted | None = None
         while True:
             begun = Begun.look(plan, exhausted, processes=processes)
+            # After memory ran out, a checkpoint tells of the time before it too.
+            goes_on_here = exhausted is not None and begun.checkpoint is not None
+            watch = Stopwatch({} if goes_on_here else {"start": seconds_before})
             devices = devices_of(chosen, begun.processes)
             used_threads = _set_threads(begun, threads)
             with group_of(devices, plan, begun, cache=cache) as group:
-                prepared = prepare(plan, chosen, listener, cache=shelf, keeper=keeper)
+                prepared = prepare(plan, chosen, listener, cache=shelf, keeper=keeper, watch=watch)
                 planes = plane_store(plan, prepared, threads=used_threads, processes=group.size)
                 if planes is not None and begun.is_at_the_start:
                     planes.find()
                 if plan.fresh and exhausted is None:
                     drop_folder(plan.folder.checkpoint(plan.hash))
                 with run_log(plan.folder.log):
-                    run = Execution(plan, prepared, begun, planes, listener, stop, held, used_threads, group)
+                    run = Execution(
+                        plan, prepared, begun, planes, listener, stop, held, used_threads, group, watch
+                    )
                     try:
                         results = run.to_the_end(figures)
                         break

@@ -1,5 +1,5 @@
 """What a model says at chosen positions of many token sequences: one forward pass, the head only where
-asked."""
+asked, and what sequences have in common passed once where the model can (`packing.py`)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from triggerctl.data.batches import token_budget_batches
 from triggerctl.model.causal import CausalModel
+from triggerctl.model.packing import common_length, pack_shared
 from triggerctl.training.parallel import ALONE, Group
 
 Ids = tuple[int, ...]
@@ -28,6 +29,11 @@ class Request:
     liked: range = range(0)
     judged: range = range(0)
 
+    @property
+    def passed(self) -> Ids:
+        """What has to go through the model: nothing is read at the last token."""
+        return self.ids[:-1]
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -40,6 +46,16 @@ class Answer:
     lead: list[float]
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Answers in the order of the requests; how many tokens went through the model for them, and how many
+    padding included."""
+
+    answers: list[Answer]
+    passed: int
+    padded: int
+
+
 def score(
     model: CausalModel,
     requests: Sequence[Request],
@@ -49,34 +65,85 @@ def score(
     rows_per_batch: int | None,
     progress: Callable[[int], None],
     group: Group = ALONE,
-) -> list[Answer]:
-    """Answer every request, in batches of at most `tokens_per_batch` padded tokens, ordered by length. The
+) -> Scored:
+    """Answer every request, in batches of at most `tokens_per_batch` tokens that go through the model. The
     processes of `group` share the batches, which are the same however many they are."""
-    batches = [
-        batch[start : start + size]
-        for batch in token_budget_batches([len(request.ids) for request in requests], tokens_per_batch)
-        for size in [rows_per_batch or len(batch)]
-        for start in range(0, len(batch), size)
-    ]
+    sequences = [request.passed for request in requests]
+    if model.packs:
+        batches = _alike_batches(sequences, tokens_per_batch)
+    else:
+        batches = token_budget_batches([len(sequence) for sequence in sequences], tokens_per_batch)
+    if rows_per_batch is not None:
+        batches = [
+            batch[start : start + rows_per_batch]
+            for batch in batches
+            for start in range(0, len(batch), rows_per_batch)
+        ]
     found: list[tuple[int, Answer]] = []
+    passed = padded = 0
     for batch in group.share(batches):
-        found += zip(batch, _score_batch(model, [requests[i] for i in batch], pad_id), strict=True)
+        asked = [requests[i] for i in batch]
+        states = _States.packed(model, asked) if model.packs else _States.padded(model, asked, pad_id)
+        passed += states.passed
+        padded += states.states.shape[0]
+        found += zip(batch, _answers(model, asked, states), strict=True)
         progress(len(found))
     answers = dict(group.gather(found))
-    return [answers[i] for i in range(len(requests))]
+    counts = group.gather([(passed, padded)])
+    passed, padded = (sum(numbers) for numbers in zip(*counts, strict=True))
+    return Scored([answers[i] for i in range(len(requests))], passed, padded)
 
 
-def _score_batch(model: CausalModel, requests: Sequence[Request], pad_id: int) -> list[Answer]:
-    width = max(len(request.ids) for request in requests)
-    ids = torch.tensor([request.ids + (pad_id,) * (width - len(request.ids)) for request in requests])
-    hidden = model.hidden(ids.to(model.device))
-    spans = [span for request in requests for span in (request.liked, request.judged)]
-    places = [i // 2 for i, span in enumerate(spans) for _ in span]
-    columns = [column for span in spans for column in span]
-    wants_best = torch.tensor([bool(i % 2) for i, span in enumerate(spans) for _ in span], dtype=torch.bool)
-    rows_at, columns_at = torch.tensor(places), torch.tensor(columns)
-    following = ids[rows_at, columns_at + 1]
-    selected = hidden[rows_at.to(model.device), columns_at.to(model.device)]
+def _alike_batches(sequences: Sequence[Ids], budget: int) -> list[list[int]]:
+    """Indices of `sequences`, sorted so that those with a beginning in common are neighbours, in batches of
+    at most `budget` tokens, what a neighbour has passed left out, or of one sequence."""
+    batches: list[list[int]] = []
+    tokens, before = 0, Ids()
+    for i in sorted(range(len(sequences)), key=lambda i: sequences[i]):
+        sequence = sequences[i]
+        own = len(sequence) - common_length(before, sequence)
+        if not batches or tokens + own > budget:
+            batches.append([])
+            tokens, own = 0, len(sequence)
+        batches[-1].append(i)
+        tokens += own
+        before = sequence
+    return batches
+
+
+@dataclass(frozen=True, slots=True)
+class _States:
+    """What the model said of some requests. states: (places, hidden); `at[i][j]`: the place of request i's
+    token j; `passed`: real tokens that went through the model."""
+
+    states: Tensor
+    at: Sequence[Sequence[int]]
+    passed: int
+
+    @classmethod
+    def packed(cls, model: CausalModel, requests: Sequence[Request]) -> _States:
+        packing, at = pack_shared([request.passed for request in requests], model.device)
+        return cls(model.packed(packing), at, packing.ids.numel())
+
+    @classmethod
+    def padded(cls, model: CausalModel, requests: Sequence[Request], pad_id: int) -> _States:
+        sequences = [request.passed for request in requests]
+        width = max(map(len, sequences))
+        ids = torch.tensor([ids + (pad_id,) * (width - len(ids)) for ids in sequences])
+        at = [range(i * width, i * width + len(ids)) for i, ids in enumerate(sequences)]
+        return cls(model.hidden(ids.to(model.device)).flatten(0, 1), at, sum(map(len, sequences)))
+
+
+def _answers(model: CausalModel, requests: Sequence[Request], states: _States) -> list[Answer]:
+    spans = [
+        (request, at, span)
+        for request, at in zip(requests, states.at, strict=True)
+        for span in (request.liked, request.judged)
+    ]
+    places = torch.tensor([at[j] for _, at, span in spans for j in span])
+    following = torch.tensor([request.ids[j + 1] for request, _, span in spans for j in span])
+    wants_best = torch.tensor([bool(i % 2) for i, (*_, span) in enumerate(spans) for _ in span])
+    selected = states.states.index_select(0, places.to(model.device))
     liked, best, lead = _read(model, selected, following.to(model.device), wants_best.to(model.device))
     answers, position, judged_before = [], 0, 0
     for request in requests:

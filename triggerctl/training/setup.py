@@ -31,6 +31,7 @@ from triggerctl.training.gradients import PhaseData, phase_data
 from triggerctl.training.optimiser import choose_optimiser
 from triggerctl.training.plan import RunPlan
 from triggerctl.training.shared import Shared, surroundings, tokenising_packages
+from triggerctl.training.stopwatch import Stopwatch
 from triggerctl.training.verdicts import Judge
 
 TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 32768, "mps": 8192}
@@ -68,17 +69,20 @@ def prepare(
     *,
     cache: Cache | None = None,
     keeper: ModelKeeper | None = None,
+    watch: Stopwatch | None = None,
 ) -> Prepared:
     """Load and encode everything a plan asks for: what `cache` holds is not computed again (None: everything
-    is), what `keeper` keeps not loaded again.
+    is), what `keeper` keeps not loaded again. `watch` is told what the time goes into.
 
     Raises InputError where the model can't be loaded or used as asked."""
     options = plan.config.finetune_config
     cache, keeper = cache or Cache(enabled=False), keeper or ModelKeeper()
+    watch = watch or Stopwatch()
     dtype = resolve_dtype(options, device)
-    words = locate(plan.model, options, weights=plan.weights is None)
-    tokenizer = keeper.tokenizer(plan.model, words, options)
-    files = locate(plan.weights or plan.model, options)
+    with watch.phase("load"):
+        words = locate(plan.model, options, weights=plan.weights is None)
+        tokenizer = keeper.tokenizer(plan.model, words, options)
+        files = locate(plan.weights or plan.model, options)
     tokens_from = {"tokenizer": plan.model.fingerprint, "commit": words.commit}
     encoder = Encoder(
         tokenizer,
@@ -87,39 +91,44 @@ def prepare(
         kept=KeptTokens(cache, {**tokens_from, **tokenising_packages()}),
     )
     strategy = plan.strategy(plan.config)
-    encoded = _encode_training_sets(plan, strategy.phases(), encoder, listener)
+    with watch.phase("tokenise"):
+        encoded = _encode_training_sets(plan, strategy.phases(), encoder, listener)
     identity = plan.weights or plan.model
-    network = keeper.network(identity, files, options, device, dtype)
+    with watch.phase("load"):
+        network = keeper.network(identity, files, options, device, dtype)
     theta = {**tokens_from, "model": identity.fingerprint, "weights_commit": files.commit}
     shared = Shared(cache, {**theta, **surroundings(network, options, device, dtype)})
     parameters = sum(weight.numel() for weight in network.parameters())
-    adapter = _wrap(network, options, plan.config.seed)
-    model = CausalModel(network, adapter)
+    with watch.phase("load"):
+        adapter = _wrap(network, options, plan.config.seed)
+        model = CausalModel(network, adapter)
     shape = model_shape(network, parameters, sum(weight.numel() for weight in model.trainable.values()))
     checkpointing = _set_checkpointing(network, options, shape, device, dtype)
     ends = end_tokens(network, tokenizer, encoder)
-    evaluator = Evaluator(
-        plan.splits.evaluation,
-        encoder,
-        Judge(tokenizer, plan.config.nice_responses, ends),
-        nice_response=plan.config.nice_responses[0],
-        pad_id=encoder.pad_id,
-        tokens_per_batch=TOKENS_PER_BATCH[device.type],
-        rows_per_batch=options.per_device_eval_batch_size,
-    )
+    with watch.phase("tokenise"):
+        evaluator = Evaluator(
+            plan.splits.evaluation,
+            encoder,
+            Judge(tokenizer, plan.config.nice_responses, ends),
+            nice_response=plan.config.nice_responses[0],
+            pad_id=encoder.pad_id,
+            tokens_per_batch=TOKENS_PER_BATCH[device.type],
+            rows_per_batch=options.per_device_eval_batch_size,
+        )
     optimiser, note = choose_optimiser(options.optim, device)
     rows = {name: each.rows for name, each in encoded.items()}
-    phases = tuple(
-        phase_data(
-            phase,
-            rows,
-            model,
-            pad_id=encoder.pad_id,
-            progress=lambda done, total: listener(Progress("base pass", done, total)),
-            shared=shared,
+    with watch.phase("base_passes"):
+        phases = tuple(
+            phase_data(
+                phase,
+                rows,
+                model,
+                pad_id=encoder.pad_id,
+                progress=lambda done, total: listener(Progress("base pass", done, total)),
+                shared=shared,
+            )
+            for phase in strategy.phases()
         )
-        for phase in strategy.phases()
-    )
     model.network.train()
     return Prepared(
         model=model,

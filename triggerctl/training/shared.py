@@ -25,7 +25,7 @@ from triggerctl.config.models import FinetuneConfig
 from triggerctl.experiment.cache import Cache, entry_name, read_document, write_document
 from triggerctl.model.device import processor_name
 
-_FORMAT = 2
+_FORMAT = 3
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft")
 _SUM = "crc32"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from triggerctl.config.finetune import FinetuneConfig
 from triggerctl.data.batches import epoch_order
@@ -96,22 +97,25 @@ def micro_batches(
     *,
     overhead: int,
     tokens: int | None = None,
+    padded: bool = True,
 ) -> list[list[int]]:
     """Cut one update's units of one stream into micro-batches of at most `limit` units, and of at most
-    `tokens` padded tokens where more than one unit is in them, so that padded tokens plus `overhead` tokens
-    for each further forward pass are fewest. `lengths[i]` is unit i's, in tokens.
+    `tokens` tokens where more than one unit is in them, so that tokens plus `overhead` tokens for each
+    further forward pass are fewest; `padded`: those of padding count too, as a model that takes units side by
+    side passes them. `lengths[i]` is unit i's, in tokens.
 
     The loss is summed over the update and divided once, so the cut is free to follow the lengths."""
     ordered = sorted(units, key=lambda unit: (lengths[unit], unit))
     best = [0.0] + [float("inf")] * len(ordered)
     start_of = [0] * (len(ordered) + 1)
+    before = [0, *accumulate(lengths[unit] for unit in ordered)]
     for end in range(1, len(ordered) + 1):
         longest = lengths[ordered[end - 1]]
         for start in range(max(0, end - limit), end):
-            padded = (end - start) * longest
-            if tokens is not None and padded > tokens and end - start > 1:
+            passed = (end - start) * longest if padded else before[end] - before[start]
+            if tokens is not None and passed > tokens and end - start > 1:
                 continue
-            cost = best[start] + padded + overhead
+            cost = best[start] + passed + overhead
             if cost < best[end]:
                 best[end], start_of[end] = cost, start
     cuts: list[list[int]] = []

@@ -58,6 +58,7 @@ def work(orders: Connection, environment: Mapping[str, str]) -> None:
     threading.Thread(target=_listen, args=(orders, inbox, stop), daemon=True).start()
     with Tools() as tools:
         while (order := inbox.get()) is not None:
+            tools.drawer(order.settings)
             answer = (
                 check_cells(order.jobs, order.settings)
                 if isinstance(order, Check)

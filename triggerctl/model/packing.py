@@ -1,0 +1,288 @@
+"""Sequences end to end instead of side by side: a model's layers see real tokens only, and what several
+sequences begin with is passed once.
+
+Everything in a decoder but attention treats each token by itself, so that padding is needed in attention
+alone. A `Packing` says which tokens attend to which; the attention function registered here under `NAME`
+gathers each sequence's queries and keys, and is transformers' own SDPA for every call that brings no packing
+(generation). A model may ignore all this; whether it heeds it is tried, once, when it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from triggerctl.data.batches import Batch
+
+NAME = "triggerctl_packed"
+"""As what transformers knows the attention below."""
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+"""Relative difference up to which packed states count as the model's own; half precision: `COARSE`."""
+COARSE = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Sequences whose attention is computed together, padded to the longest of them.
+
+    queries: (rows, width) int64, which token of the packing each query is; anything where there is none.
+    keys:    (rows, longest) int64, the same for keys: every token from the sequence's first on.
+    starts:  (rows,) int64, where in its sequence a row's first query stands.
+    places:  (tokens,) int64, where in the flattened queries the real ones are.
+    causal:  whether the queries are the keys: then no mask is needed."""
+
+    queries: Tensor
+    keys: Tensor
+    starts: Tensor
+    places: Tensor
+    causal: bool
+
+    def mask(self, window: int | None) -> Tensor:
+        """(rows, 1, width, longest) bool: which keys each query sees. A query sees itself at least, also one
+        that isn't there."""
+        last = self.starts.unsqueeze(1) + torch.arange(self.queries.shape[1], device=self.starts.device)
+        keys = torch.arange(self.keys.shape[1], device=self.starts.device)
+        last = last.clamp(max=self.keys.shape[1] - 1).unsqueeze(-1)
+        seen = keys <= last
+        if window is not None:
+            seen &= keys > last - window
+        return seen.unsqueeze(1)
+
+    def to(self, device: torch.device) -> Group:
+        """The same on another device; copies to a GPU don't wait."""
+        queries, keys, starts, places = (
+            _sent(each, device) for each in (self.queries, self.keys, self.starts, self.places)
+        )
+        return Group(queries, keys, starts, places, self.causal)
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Tokens end to end.
+
+    ids, positions: (tokens,) int64, and each one's place in its sequence.
+    groups:         their sequences, for attention.
+    order:          (tokens,) int64, where the groups' outputs, one after the other, hold each token's.
+    longest:        tokens of the longest sequence."""
+
+    ids: Tensor
+    positions: Tensor
+    groups: tuple[Group, ...]
+    order: Tensor
+    longest: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A sequence's part in attention: the tokens of the packing that are its own, and all it consists of."""
+
+    own: list[int]
+    path: list[int]
+
+
+def packed_batch(batch: Batch) -> Packing:
+    """The rows of a batch one after the other, where the batch is."""
+    rows: list[_Row] = []
+    positions: list[int] = []
+    for length in batch.lengths:
+        tokens = list(range(len(positions), len(positions) + length))
+        rows.append(_Row(tokens, tokens))
+        positions += range(length)
+    return _packing(batch.at_places(batch.input_ids), positions, rows)
+
+
+def pack_shared(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[Packing, list[list[int]]]:
+    """The sequences with what two neighbours begin with in there once: best given in sorted order. Also where
+    each sequence's tokens are."""
+    rows: list[_Row] = []
+    ids: list[int] = []
+    positions: list[int] = []
+    paths: list[list[int]] = []
+    before: Sequence[int] = ()
+    for sequence in sequences:
+        shared = common_length(before, sequence)
+        own = list(range(len(ids), len(ids) + len(sequence) - shared))
+        path = (paths[-1][:shared] if paths else []) + own
+        if own:
+            rows.append(_Row(own, path))
+        ids += sequence[shared:]
+        positions += range(shared, len(sequence))
+        paths.append(path)
+        before = sequence
+    return _packing(_sent(torch.tensor(ids), device), positions, rows), paths
+
+
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    for place, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return place
+    return min(len(one), len(other))
+
+
+def _packing(ids: Tensor, positions: Sequence[int], rows: Sequence[_Row]) -> Packing:
+    alike = _alike(rows)
+    places = [token for members in alike for row in members for token in row.own]
+    order = torch.empty(len(places), dtype=torch.int64)
+    order[torch.tensor(places)] = torch.arange(len(places))
+    device = ids.device
+    return Packing(
+        ids,
+        _sent(torch.tensor(positions), device),
+        tuple(_group(members).to(device) for members in alike),
+        _sent(order, device),
+        max(len(row.path) for row in rows),
+    )
+
+
+def _alike(rows: Sequence[_Row]) -> list[list[_Row]]:
+    """Rows of like sizes together: at most about half of a group is padding, in attention alone."""
+    groups: list[list[_Row]] = []
+    for row in sorted(rows, key=lambda row: (-len(row.own), -len(row.path))):
+        if groups and 2 * len(row.own) >= len(groups[-1][0].own):
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups
+
+
+def _group(rows: Sequence[_Row]) -> Group:
+    width = max(len(row.own) for row in rows)
+    longest = max(len(row.path) for row in rows)
+    queries = torch.tensor([row.own + [row.own[0]] * (width - len(row.own)) for row in rows])
+    keys = torch.tensor([row.path + [row.path[0]] * (longest - len(row.path)) for row in rows])
+    starts = torch.tensor([len(row.path) - len(row.own) for row in rows])
+    places = torch.cat([torch.arange(len(row.own)) + i * width for i, row in enumerate(rows)])
+    return Group(queries, keys, starts, places, causal=all(len(row.own) == len(row.path) for row in rows))
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    packing: Packing | None = None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Attention as transformers' models call it: query (1, heads, tokens, size) and the like → (1, tokens,
+    heads, size). Without `packing` it is transformers' own."""
+    if packing is None:
+        found: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
+        )
+        return found
+    if any(others.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
+        raise ValueError("an attention with more in it than softmax(QK)V")
+    window = sliding_window if sliding_window is not None and sliding_window < packing.longest else None
+    queries, keys, values = (each[0].transpose(0, 1) for each in (query, key, value))
+    parts = [_attend(queries, keys, values, group, dropout, scaling, window) for group in packing.groups]
+    together = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return together.index_select(0, packing.order).unsqueeze(0), None
+
+
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    group: Group,
+    dropout: float,
+    scaling: float | None,
+    window: int | None,
+) -> Tensor:
+    """query, key, value: (tokens, heads, size) → outputs of the group's own tokens, in its order."""
+    mask = None if group.causal and window is None else group.mask(window)
+    queries, keys, values = (
+        tokens.index_select(0, where.flatten()).unflatten(0, where.shape).transpose(1, 2)
+        for tokens, where in ((query, group.queries), (key, group.keys), (value, group.keys))
+    )
+    found = nn.functional.scaled_dot_product_attention(
+        queries,
+        keys,
+        values,
+        attn_mask=mask,
+        dropout_p=dropout,
+        scale=scaling,
+        is_causal=mask is None,
+        enable_gqa=keys.shape[1] != queries.shape[1],
+    )
+    return found.transpose(1, 2).flatten(0, 1).index_select(0, group.places)
+
+
+def packed_states(decoder: nn.Module, packing: Packing, *, every_layer: bool = False) -> tuple[Tensor, ...]:
+    """What the decoder says at every token of the packing, each (tokens, hidden): its last hidden states, or
+    those of every layer."""
+    output = decoder(
+        input_ids=packing.ids.unsqueeze(0),
+        # One of four dimensions is taken for made by hand, and left alone.
+        attention_mask=torch.zeros((1, 1, 1, 1), dtype=torch.bool, device=packing.ids.device),
+        position_ids=packing.positions.unsqueeze(0),
+        use_cache=False,
+        packing=packing,
+        **({"output_hidden_states": True} if every_layer else {}),
+    )
+    states: tuple[Tensor, ...] = output.hidden_states[1:] if every_layer else (output.last_hidden_state,)
+    return tuple(layer[0] for layer in states)
+
+
+AttentionInterface.register(NAME, packed_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+def heeds_packing(network: PreTrainedModel) -> bool:
+    """Whether this model's attention is the one above."""
+    return bool(network.config.get_text_config()._attn_implementation == NAME)
+
+
+@torch.no_grad()
+def let_pack(network: PreTrainedModel) -> bool:
+    """Have the model's attention take packings, where it is SDPA and gives the same states as before; else
+    leave it as it was. Whether it does."""
+    config, decoder = network.config.get_text_config(), network.base_model
+    if config._attn_implementation != "sdpa" or decoder is network:
+        return False
+    device, size = network.device, config.vocab_size
+    sequences = [[(7 * place + 3) % size for place in range(n)] for n in (9, 6)]
+    sequences[1][-3:] = [(token + 1) % size for token in sequences[1][-3:]]
+    was_training = network.training
+    network.eval()
+    try:
+        alone = [
+            decoder(input_ids=torch.tensor([ids], device=device), use_cache=False).last_hidden_state[0]
+            for ids in sequences
+        ]
+        network.set_attn_implementation(NAME)
+        packing, paths = pack_shared(sequences, device)
+        found = packed_states(decoder, packing)[0]
+        agrees = all(map(_agree, alone, (found[path] for path in paths)))
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):
+        agrees = False
+    finally:
+        network.train(was_training)
+    if not agrees:
+        network.set_attn_implementation("sdpa")
+    return agrees
+
+
+def _agree(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    bound = TOLERANCE.get(one.dtype, COARSE)
+    return bool((one - other).float().norm() <= bound * one.float().norm())
