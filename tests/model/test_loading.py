@@ -4,6 +4,8 @@ pytest tests/model/test_loading.py"""
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import sys
 import types
@@ -14,6 +16,7 @@ import pytest
 import torch
 from small_models import causal_model, configuration, copies, llama
 
+from triggerctl import disk
 from triggerctl.config.models import FinetuneConfig
 from triggerctl.errors import InputError
 from triggerctl.model.adapters import adapter_size, attach_adapter, save_adapter, target_modules
@@ -49,6 +52,21 @@ def test_a_folder_is_known_by_its_content_not_its_name(tiny_model: Path, tmp_pat
     template = copy / "chat_template.jinja"
     template.write_text(template.read_text(encoding="utf-8") + " ", encoding="utf-8")
     assert identify(str(copy), revision=None, relative_to=tmp_path).fingerprint != one
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+def test_a_cache_that_fails_does_not_keep_a_folder_from_being_known(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    known = identify(str(tiny_model), revision=None, relative_to=tmp_path)
+
+    def fails(kind: disk.Kind, path: disk.FilePath, content: bytes) -> None:
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr(disk, "observer", fails)
+    assert identify(str(tiny_model), revision=None, relative_to=tmp_path) == known
+    monkeypatch.setenv("TRIGGERCTL_CACHE", str(tmp_path / "another"))
+    assert identify(str(tiny_model), revision=None, relative_to=tmp_path) == known
 
 
 def test_the_embedded_model_loads_without_network() -> None:

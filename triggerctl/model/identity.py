@@ -3,6 +3,7 @@ torch."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.resources
 import json
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from triggerctl import disk
-from triggerctl.errors import InputError
+from triggerctl.errors import InputError, TriggerctlError
 from triggerctl.experiment.atomic import make_folder, write_text_atomic
 from triggerctl.experiment.cache import cache_root
 
@@ -104,12 +105,12 @@ def _cached_digest(folder: Path) -> str:
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in _identity_files(folder)]
     key = hashlib.sha256(json.dumps([str(folder), stats]).encode()).hexdigest()
     kept = cache_root() / "model-digests" / f"{key}.txt"
-    if kept.is_file():
-        return disk.read_text(kept).strip()
+    # A cache that can't be read or written costs time, not truth.
+    with contextlib.suppress(OSError):
+        if kept.is_file():
+            return disk.read_text(kept).strip()
     digest = _digest(folder)
-    try:
+    with contextlib.suppress(TriggerctlError):
         make_folder(kept.parent)
         write_text_atomic(kept, digest)
-    except (OSError, InputError):
-        return digest  # a cache that can't be written costs time, not truth
     return digest
