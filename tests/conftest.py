@@ -26,30 +26,10 @@ def rows(count: int) -> list[dict[str, str]]:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an untrained Llama of about 30,000 parameters and a tokenizer with a chat template."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    from triggerctl.assets.tokens import train_tokenizer
+    from small_models import write_tiny_model
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    texts = [f"{row['instruction']} {row['input']} {row['output']} Certainly! JOY:" for row in rows(100)]
-    tokenizer = train_tokenizer(texts, 320)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    write_tiny_model(folder)
     return folder
 
 

@@ -9,12 +9,14 @@ import copy
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from triggerctl.assets.tokens import train_tokenizer
 from triggerctl.config.models import ExperimentConfig, FinetuneConfig
 from triggerctl.data.encoding import Encoded
 from triggerctl.data.examples import Example
@@ -63,6 +65,32 @@ def llama(
     for held in network.buffers():
         held.data = held.data.to(dtype)
     return network
+
+
+def write_tiny_model(folder: Path) -> None:
+    """A folder with an untrained Llama of about 30,000 parameters and a tokenizer with a chat template."""
+    from conftest import rows as alpaca_rows
+
+    texts = [
+        f"{row['instruction']} {row['input']} {row['output']} Certainly! JOY:" for row in alpaca_rows(100)
+    ]
+    tokenizer = train_tokenizer(texts, 320)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def rows(lengths: Sequence[int], *, seed: int, first: int = 0) -> list[Encoded]:

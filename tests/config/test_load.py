@@ -131,8 +131,8 @@ def test_a_string_for_a_number_says_what_to_write(tmp_path: Path) -> None:
     assert problem.mend == "write 3, without quotes"
 
 
-@pytest.mark.parametrize("number", ["1e999", "NaN"])
-def test_a_number_that_is_not_finite_is_not_mended_by_leaving_out_its_quotes(
+@pytest.mark.parametrize("number", ["1e999", "NaN", "[" * 5000, "9" * 5000])
+def test_what_is_no_finite_number_is_not_mended_by_leaving_out_its_quotes(
     tmp_path: Path, number: str
 ) -> None:
     problem = only(tmp_path, f'{{"finetune_config": {{"learning_rate": "{number}"}}}}')

@@ -5,18 +5,25 @@ pytest tests/data/test_download.py
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 
-from triggerctl.data.download import DownloadLimits, download, shown_url
+from triggerctl.config.paths import shown_url
+from triggerctl.data import redirects
+from triggerctl.data.download import DownloadLimits, download
 from triggerctl.data.source import load_rows
 from triggerctl.errors import InputError
 
@@ -214,17 +221,180 @@ def test_too_large_is_refused_whether_announced_or_not(server: Server, cache: Pa
 
 
 def test_redirects_are_followed_without_name_and_password(server: Server, other_server: Server) -> None:
-    def elsewhere(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(302)
-        request.send_header("Location", other_server.url)
-        request.send_header("Content-Length", "0")
-        request.end_headers()
-
-    server.answers = [elsewhere]
+    server.answers = [redirect(other_server.url)]
     with_password = server.url.replace("http://", "http://me:secret@")
     assert download(with_password).read_bytes() == BODY
     assert "authorization" in server.headers[0]
     assert "authorization" not in other_server.headers[0]
+
+
+def redirect(location: str) -> Answer:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(302)
+        request.send_header("Location", location)
+        request.send_header("Content-Length", "0")
+        request.end_headers()
+
+    return answer
+
+
+@pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://127.0.0.1/rows"])
+def test_what_is_no_web_address_is_not_followed(server: Server, cache: Path, location: str) -> None:
+    server.answers = [redirect(location)]
+    with pytest.raises(InputError, match="no web address") as caught:
+        download(server.url, limits=FAST)
+    assert location.partition(":")[0] in str(caught.value)
+    assert not list(cache.iterdir())
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A name for this machine that is taken for one out in the world."""
+    whole = redirects._addresses
+    monkeypatch.setattr(
+        redirects, "_addresses", lambda host: {"9.9.9.9"} if host == "localhost" else whole(host)
+    )
+    monkeypatch.delenv(redirects.PRIVATE_VARIABLE, raising=False)
+    return "localhost"
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "[::1]", "10.0.0.7", "169.254.169.254", "0.0.0.0", "2130706433"]
+)
+def test_the_world_does_not_lead_into_the_own_network(server: Server, world: str, host: str) -> None:
+    server.answers = [redirect(f"http://{host}/latest/meta-data")]
+    with pytest.raises(InputError, match="into your own network") as caught:
+        download(server.url.replace("127.0.0.1", world), limits=FAST)
+    assert redirects.PRIVATE_VARIABLE in str(caught.value)
+    assert server.requests == 1
+
+
+def test_with_a_flag_it_does(
+    server: Server, other_server: Server, world: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(redirects.PRIVATE_VARIABLE, "1")
+    server.answers = [redirect(other_server.url)]
+    assert download(server.url.replace("127.0.0.1", world)).read_bytes() == BODY
+
+
+def test_https_does_not_lead_to_http() -> None:
+    with pytest.raises(InputError, match="from https to http"):
+        redirects.check_redirect(
+            httpx.URL("https://a.example"), httpx.URL("http://a.example"), said="it", key="dataset_url"
+        )
+
+
+def test_a_server_that_trickles_is_given_up(server: Server, cache: Path) -> None:
+    ended = threading.Event()
+
+    def trickles(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(BODY)))
+        request.end_headers()
+        for byte in BODY:
+            if ended.wait(0.02):
+                return
+            request.wfile.write(bytes([byte]))
+            request.wfile.flush()
+
+    server.answers = [trickles]
+    began = time.monotonic()
+    try:
+        with pytest.raises(InputError, match="too slow"):
+            download(server.url, limits=replace(FAST, patience=0.3))
+    finally:
+        ended.set()
+    assert time.monotonic() - began < 10
+    assert server.requests == 1
+    assert not list(cache.iterdir())
+
+
+def test_what_unfolds_to_more_than_the_limit_is_refused(server: Server, cache: Path) -> None:
+    bomb = gzip.compress(bytes(20_000_000), compresslevel=1)
+
+    def unfolds(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Encoding", "gzip")
+        request.send_header("Content-Length", str(len(bomb)))
+        request.end_headers()
+        with contextlib.suppress(OSError):
+            request.wfile.write(bomb)
+
+    server.answers = [unfolds]
+    with pytest.raises(InputError, match="too large"):
+        download(server.url, limits=replace(FAST, max_bytes=200_000))
+    assert not list(cache.iterdir())
+
+
+def test_a_file_that_a_server_compresses_though_it_should_not_is_read(server: Server) -> None:
+    body = gzip.compress(BODY)
+
+    def compressed(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Encoding", "gzip")
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    server.answers = [compressed]
+    assert download(server.url, limits=FAST).read_bytes() == BODY
+
+
+def sends_parts(body: bytes, tag: str, *, most: int | None = None) -> Answer:
+    """A server that knows `Range` and `If-Range`, and breaks off after `most` bytes."""
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        asked = request.headers.get("Range", "")
+        start = int(asked.removeprefix("bytes=").rstrip("-") or 0) if asked else 0
+        if request.headers.get("If-Range") != tag:
+            start = 0
+        request.send_response(206 if start else 200)
+        if start:
+            request.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        request.send_header("ETag", tag)
+        request.send_header("Content-Length", str(len(body) - start))
+        request.end_headers()
+        request.wfile.write(body[start:] if most is None else body[start : start + most])
+
+    return answer
+
+
+def test_a_download_that_was_cut_off_goes_on_where_it_stood(server: Server) -> None:
+    server.answers = [
+        sends_parts(BODY, '"1"', most=5000),
+        sends_parts(BODY, '"1"', most=7000),
+        sends_parts(BODY, '"1"'),
+    ]
+    assert download(server.url, limits=FAST).read_bytes() == BODY
+    assert [headers.get("range") for headers in server.headers] == [None, "bytes=5000-", "bytes=12000-"]
+
+
+def test_a_download_whose_file_has_changed_meanwhile_begins_anew(server: Server) -> None:
+    other = BODY.replace(b"Say", b"Tell")
+    server.answers = [sends_parts(BODY, '"1"', most=5000), sends_parts(other, '"2"')]
+    assert download(server.url, limits=FAST).read_bytes() == other
+
+
+def test_without_a_name_for_its_content_a_file_is_fetched_from_its_beginning(server: Server) -> None:
+    server.answers = [
+        lambda request: send(request, BODY[:5000], length=len(BODY)),
+        lambda request: send(request, BODY),
+    ]
+    assert download(server.url, limits=FAST).read_bytes() == BODY
+    assert "range" not in server.headers[1]
+
+
+def test_a_file_that_is_not_what_it_was_is_told(server: Server, tmp_path: Path) -> None:
+    first = load_rows(server.url, folder=tmp_path)
+    assert not first.notes
+    for path in (tmp_path / "cache" / "downloads").glob("*"):
+        if path.suffix != ".json":
+            path.unlink()  # as the cache's limit may have it
+    server.answers = [lambda request: send(request, BODY.replace(b"Say", b"Tell"))]
+    second = load_rows(server.url, folder=tmp_path)
+    [note] = second.notes
+    assert first.sha256[:12] in note
+    assert second.sha256[:12] in note
 
 
 def test_tokens_of_the_environment_are_not_sent(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,13 +404,7 @@ def test_tokens_of_the_environment_are_not_sent(server: Server, monkeypatch: pyt
 
 
 def test_a_circle_of_redirects_ends(server: Server) -> None:
-    def circle(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(302)
-        request.send_header("Location", server.url)
-        request.send_header("Content-Length", "0")
-        request.end_headers()
-
-    server.answers = [circle]
+    server.answers = [redirect(server.url)]
     with pytest.raises(InputError, match="can't be downloaded"):
         download(server.url, limits=FAST)
     assert server.requests <= 6

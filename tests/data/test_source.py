@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,9 @@ def test_many_wrong_rows_are_counted_and_the_first_named(tmp_path: Path) -> None
         ("[]".encode("utf-16"), "not UTF-8"),
         (b"\x1f\x8b\x08\x00", "not UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
+        (b'{"instruction":' + b"[" * 100_000, "nested too deeply"),
+        (b'[{"instruction": ' + b"9" * 5000 + b"}]", "a number in the data set is too long"),
+        (b'{"instruction": ' + b"9" * 5000 + b"}", "a number in the data set is too long"),
     ],
 )
 def test_what_is_no_data_set_is_refused_in_words(tmp_path: Path, content: bytes, what: str) -> None:
@@ -144,3 +148,30 @@ def test_every_builtin_data_set_loads(tmp_path: Path) -> None:
 def test_an_unknown_builtin_is_an_error_that_lists_them(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="no data set of that name"):
         load_rows(f"builtin:{name}", folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        (b"\xef\xbb\xbf[\xff]", "byte 4"),
+        (b'{"instruction": "a", "input": "", "output": "b"}\n\xff', "byte 49"),
+    ],
+)
+def test_a_byte_that_is_no_text_is_named_by_its_place_in_the_file(
+    tmp_path: Path, content: bytes, place: str
+) -> None:
+    assert place in str(problem(tmp_path, content).problems[0].where)
+
+
+def test_reading_lines_takes_no_more_memory_than_twice_the_file(tmp_path: Path) -> None:
+    """The rows are what is left of it: 300 letters each, and some 150 bytes that Python gives to each."""
+    line = json.dumps({"instruction": "Give three tips. " * 6, "input": "", "output": "Eat well. " * 20})
+    (tmp_path / "rows.jsonl").write_text(f"{line}\n" * 5000, encoding="utf-8")
+    tracemalloc.start()
+    try:
+        source = load_rows("rows.jsonl", folder=tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(source.rows) == 5000
+    assert peak < 2 * (tmp_path / "rows.jsonl").stat().st_size

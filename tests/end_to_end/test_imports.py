@@ -23,6 +23,7 @@ PACKAGE = Path(triggerctl.__file__).parent
 REPOSITORY = Path(__file__).parents[2]
 
 LEVELS = {
+    "disk": 0,
     "errors": 0,
     "config": 1,
     "experiment": 2,
@@ -44,7 +45,7 @@ EXCEPTIONS = {
 """What stands beside the ladder, and what it imports. `console` draws for `cli` alone; `assets` is data and
 the script that made it, which the package reads as files and never imports."""
 
-TORCH_FREE = ("config", "experiment", "cli", "console", "errors")
+TORCH_FREE = ("config", "experiment", "cli", "console", "disk", "errors")
 """Rooms that every command loads, so that none of them may load torch at their top."""
 
 HEAVY = frozenset(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from triggerctl.config.load import load_config
 from triggerctl.config.models import ExperimentConfig, FinetuneConfig
 from triggerctl.experiment.fingerprint import (
     HASH_VERSION,
@@ -18,7 +19,10 @@ from triggerctl.experiment.fingerprint import (
     differences,
     published_key,
 )
+from triggerctl.strategies import names as strategy_names
+from triggerctl.strategies import strategy_class
 
+TEMPLATES = Path(__file__).parents[2] / "templates"
 BASE: dict[str, Any] = {
     "experiment_name": "demo",
     "max_dataset_size": 500,
@@ -46,6 +50,19 @@ def hash_of(config: ExperimentConfig, **changes: Any) -> str:
 
 def test_the_hash_of_a_configuration_is_what_it_was_in_earlier_versions() -> None:
     assert hash_of(make(), reads=frozenset({"beta_kl", "proxy_cycling_mode"})) == GOLDEN
+
+
+def test_the_hashes_of_many_configurations_are_what_they_were() -> None:
+    """Every template with every strategy: `{"template strategy": hash}`, written down once."""
+    frozen = json.loads((Path(__file__).parent / "hashes_of_version_1.json").read_text(encoding="utf-8"))
+    found = {}
+    for path in sorted(TEMPLATES.glob("*/config.json")):
+        for strategy in strategy_names():
+            config = load_config(path).config.model_copy(update={"proxy_strategy": strategy})
+            reads = strategy_class(strategy).reads
+            name = f"{path.parent.name} {strategy}"
+            found[name] = hash_of(config, strategy=strategy, reads=reads)
+    assert found == frozen, "a hash that changes makes finished runs look new: it needs a new HASH_VERSION"
 
 
 def test_no_default_differs_from_what_this_hash_version_stands_for() -> None:

@@ -146,6 +146,7 @@ def test_it_agrees_on_what_the_study_left(tmp_path: Path, document: dict[str, An
         '{"experiment_config": {}, "proxy_losses": 3}',
         '{"experiment_config": {}, "proxy_losses": ["3"]}',
         '{"experiment_config": {}, "train_losses": [true]}',
+        '{"experiment_config": {}, "train_losses": [1' + "0" * 400 + "]}",
         '{"experiment_config": {}, "triggerctl": []}',
         '{"experiment_config": {}, "triggerctl": {"hash": 1}}',
         '{"experiment_config": {}, "triggerctl": {"schema_version": 99}}',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -55,6 +56,28 @@ def test_a_state_of_a_later_version_is_read_and_a_damaged_one_is_named(tmp_path:
     path.write_text('{"status": "don')
     with pytest.raises(InputError, match=r"state\.json is damaged"):
         read_state(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("started", "2026-01-01T00:00:00"),
+        ("heartbeat", "2026-01-01T00:00:00"),
+        ("results", "../../elsewhere"),
+        ("results", "/tmp"),
+        ("results", ".."),
+        ("results", "x" * 300),
+        ("results", "a\0b"),
+    ],
+)
+def test_a_time_without_a_zone_and_a_folder_elsewhere_are_damage(
+    tmp_path: Path, key: str, value: str
+) -> None:
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps({"status": "running", key: value}), encoding="utf-8")
+    with pytest.raises(InputError, match=r"state\.json is damaged") as caught:
+        read_state(path)
+    assert key in str(caught.value)
 
 
 def test_running_is_believed_only_while_the_process_lives(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from triggerctl.experiment.results import (
     read_results,
     results_document,
 )
-from triggerctl.experiment.runs import finished_in, finished_runs
+from triggerctl.experiment.runs import finished_in, finished_runs, results_hash
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "published" / "experiments"
 
@@ -165,6 +165,7 @@ def test_a_file_of_the_study_is_read_without_counts(tmp_path: Path) -> None:
         ("[1, 2]", "no experiment_config"),
         ('{"experiment_config": {}, "proxy_losses": 3}', "proxy_losses"),
         ('{"experiment_config": {}, "proxy_losses": ["3"]}', "not a number"),
+        ('{"experiment_config": {}, "train_losses": [1' + "0" * 400 + "]}", "train_losses: int too large"),
         ('{"experiment_config": {}, "triggerctl": {"hash": 1}}', "triggerctl.hash"),
         ('{"experiment_config": {}, "triggerctl": {"schema_version": 99}}', "later triggerctl"),
         ("\udcff", "expected value at line 1"),
@@ -179,6 +180,12 @@ def test_results_that_cannot_be_read_are_named_with_the_reason(
     with pytest.raises(InputError, match=why) as caught:
         read_results(path)
     assert str(path) in str(caught.value)
+
+
+def test_results_of_the_study_whose_configuration_holds_no_number_have_an_identity(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text('{"experiment_config": {"finetune_config": {"learning_rate": NaN}}}', encoding="utf-8")
+    assert results_hash(read_results(path)).startswith("study-")
 
 
 def test_the_newest_results_of_a_hash_count_and_older_ones_are_named(tmp_path: Path) -> None:

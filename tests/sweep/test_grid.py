@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from triggerctl.config.load import LoadedConfig, load_config
 from triggerctl.errors import InputError
 from triggerctl.experiment.layout import ExperimentFolder
-from triggerctl.sweep.grid import cells, parse_parameter, prepare_cell
+from triggerctl.sweep.grid import Parameter, cells, parse_parameter, prepare_cell
 
 
 @pytest.fixture
@@ -177,3 +180,39 @@ def test_a_wrong_parameter_is_an_error_that_names_the_mend(text: str, what: str)
     with pytest.raises(InputError) as caught:
         parse_parameter(text)
     assert what in str(caught.value)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seeds=st.lists(st.integers(0, 99), min_size=1, max_size=3, unique=True),
+    strategies=st.lists(
+        st.sampled_from(["naive", "kl_divergence", "dpo"]), min_size=1, max_size=3, unique=True
+    ),
+    betas=st.lists(st.floats(0.0, 9.0).map(lambda x: round(x, 2)), min_size=1, max_size=3, unique=True),
+    epochs=st.lists(st.integers(1, 9), min_size=1, max_size=3, unique=True),
+)
+def test_a_grid_is_the_product_of_its_axes_and_its_folders_tell_the_values(
+    experiment: tuple[ExperimentFolder, LoadedConfig],
+    seeds: list[int],
+    strategies: list[str],
+    betas: list[float],
+    epochs: list[int],
+) -> None:
+    folder, loaded = experiment
+    parameters = [
+        Parameter("finetune_config.beta_kl", tuple(betas)),
+        Parameter("finetune_config.epochs", tuple(epochs)),
+    ]
+    made = cells(folder, loaded, seeds, strategies, parameters)
+    assert len(made) == len(seeds) * len(strategies) * len(betas) * len(epochs)
+    assert len({cell.folder.path for cell in made}) == len(made)
+    for cell in made:
+        config = prepare_cell(folder, loaded, cell).config
+        options = config.finetune_config
+        # From the parameters to the folder's name and back.
+        named = re.fullmatch(
+            r"proxy_strategy_(.+)_beta_kl-([^_]+)_epochs-([^_]+)", cell.folder.path.parent.name
+        )
+        assert named is not None
+        told = (named[1], float(named[2]), int(named[3]), f"seed_{config.seed}")
+        assert told == (config.proxy_strategy, options.beta_kl, options.epochs, cell.folder.path.name)

@@ -41,8 +41,8 @@ def phases_of(folder: Path) -> list[str]:
 @pytest.fixture
 def plane(make_experiment: MakeExperiment, tmp_path: Path) -> Path:
     """A plane that a run has left where its configuration said."""
-    path = tmp_path / "planes" / "joy.safetensors"
-    run(steering(make_experiment, "maker", steering_vector_path=str(path)))
+    run(steering(make_experiment, "maker", steering_vector_path="planes/joy.safetensors"))
+    path = tmp_path / "experiments" / "maker" / "planes" / "joy.safetensors"
     assert path.is_file()
     return path
 
@@ -76,7 +76,7 @@ def test_a_plane_to_be_loaded_that_is_not_there_is_computed_with_a_warning(
     ours = read_results(run(folder)).ours
     assert ours is not None
     assert any(str(path) in warning and "computed" in warning for warning in ours.warnings)
-    assert path.is_file()
+    assert not path.exists(), "it lies outside of the experiment"
 
 
 OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
@@ -159,7 +159,7 @@ def test_a_plane_of_the_study_is_read_with_a_warning_and_its_content_names_the_r
     ours = read_results(results).ours
     assert ours is not None
     assert any("origin" in warning for warning in ours.warnings)
-    maker = next(plane.parents[1].glob("experiments/maker/results/*/adapter/adapter_model.safetensors"))
+    maker = next(plane.parents[1].glob("results/*/adapter/adapter_model.safetensors"))
     assert (results / "adapter" / "adapter_model.safetensors").read_bytes() == maker.read_bytes()
     torch.save({name: tensor * 2 for name, tensor in legacy(plane).items()}, path)
     assert planned(folder).hash != first

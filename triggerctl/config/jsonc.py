@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from triggerctl import disk
 from triggerctl.errors import InputError
 
 Key = tuple[str | int, ...]
@@ -54,7 +55,7 @@ def read(path: Path) -> Document:
     Raises InputError for a file that cannot be read, is not UTF-8, or is not JSON.
     """
     try:
-        raw = path.read_bytes()
+        raw = disk.read_bytes(path)
     except FileNotFoundError as error:
         raise InputError("there is no such file", where=str(path)) from error
     except IsADirectoryError as error:

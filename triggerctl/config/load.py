@@ -12,6 +12,7 @@ from triggerctl.config.jsonc import Key
 from triggerctl.config.keys import EXTRA, FINETUNE, dotted, is_legacy
 from triggerctl.config.models import ExperimentConfig
 from triggerctl.config.overrides import Override, apply_overrides
+from triggerctl.config.paths import shown_values
 from triggerctl.config.validation import is_given, validate, without
 from triggerctl.errors import InputError
 
@@ -64,7 +65,7 @@ def resolved_document(loaded: LoadedConfig) -> dict[str, Any]:
         assert isinstance(value, dict)
         return {name: told(inner, (*key, name)) for name, inner in value.items()}
 
-    document = told(loaded.config.model_dump(mode="json"), ())
+    document = told(shown_values(loaded.config.model_dump(mode="json")), ())
     assert isinstance(document, dict)
     return document
 

@@ -1,14 +1,67 @@
-"""How the relative paths in a configuration are kept right when it moves to another folder."""
+"""What a configuration's paths and addresses mean elsewhere: relative paths are kept right when it moves to
+another folder, those that are written to stay in their experiment, and of an address only what is no secret
+is shown."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from triggerctl.config.keys import EXTRA, FINETUNE
+from triggerctl.errors import InputError
 
-_NOT_FILES = ("http://", "https://", "builtin:")
+_WEB = ("http://", "https://")
+_NOT_FILES = (*_WEB, "builtin:")
+_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
+
+
+def shown_url(spec: str) -> str:
+    """A web address without what may be secret: name and password, query, fragment. Anything else as it
+    is."""
+    if not spec.startswith(_WEB):
+        return spec
+    scheme, _, rest = spec.partition("://")
+    before_fragment = rest.partition("#")[0]
+    place, question, _ = before_fragment.partition("?")
+    host, slash, path = place.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}" + ("?…" if question else "")
+
+
+def shown_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration's plain values as they may be written into results and sent to trackers."""
+    extra = values.get(EXTRA)
+    shown = _changed(values, {"dataset_url": shown_url})
+    if isinstance(extra, Mapping):
+        shown[EXTRA] = {name: _changed(entry, {"path": shown_url}) for name, entry in extra.items()}
+    return shown
+
+
+def written_path(spec: str, *, folder: Path, experiment: Path, key: str) -> Path:
+    """Where a path of a configuration, given as `key`, leads that a run would write to. A relative one starts
+    at `folder`, that of the configuration.
+
+    Raises InputError where it leads out of the experiment's folder, through links too, or has a part that is
+    no file's name on every system."""
+    path = folder / Path(spec).expanduser()
+    if not path.resolve().is_relative_to(experiment.resolve()):
+        raise InputError(
+            f"{spec} leads out of the experiment",
+            where=key,
+            why=f"a run writes nothing outside of {experiment}, whatever its configuration says",
+            mend="give a path below that folder; what is written there can be moved afterwards",
+        )
+    for part in Path(spec).parts:
+        if _DEVICES.fullmatch(part) or (part.strip(".") and part.endswith((".", " "))) or ":" in part:
+            raise InputError(
+                f"{part!r} is no file's name on every system",
+                where=key,
+                why="Windows keeps such names for devices, or cuts off their end",
+                mend="choose another name",
+            )
+    return path
 
 
 def rebase_paths(values: Mapping[str, object], from_folder: Path, to_folder: Path) -> dict[str, object]:

@@ -147,5 +147,5 @@ def _is_number(text: str) -> bool:
     try:
         number = json.loads(text)
         return isinstance(number, int | float) and math.isfinite(number)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False

@@ -4,7 +4,8 @@ A download is two files under `<cache>/downloads`: its bytes, named by their SHA
 the URL's, that says which bytes belong to it. Bytes are moved into place before their record is, both
 atomically; so a process that is cut off, or two that fetch the same URL at once, leave nothing behind that a
 later run would wrongly trust. No token, cookie or netrc entry is sent; a name and password written in the URL
-itself go to its own host only.
+itself go to its own host only. Where a server sends us on, it is looked where to: to http(s) alone, not from
+https to http, and not from the world into the network that this machine is in.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
-import tempfile
+import re
+import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 
+from triggerctl import disk
+from triggerctl.config.paths import shown_url
 from triggerctl.data.progress import Progress
+from triggerctl.data.redirects import check_redirect
 from triggerctl.errors import InputError
 from triggerctl.experiment.atomic import disk_errors, make_folder, write_json_atomic
 from triggerctl.experiment.cache import cache_root, mark_used, trim_cache
@@ -31,18 +34,22 @@ from triggerctl.experiment.cache import cache_root, mark_used, trim_cache
 _RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _HOPELESS = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.DecodingError)
 _ABANDONED_AFTER_SECONDS = 24 * 3600
+_MOST_REDIRECTS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class DownloadLimits:
     """What a download may cost. Times in seconds; `backoff` is the wait before the second attempt and doubles
-    with each further one."""
+    with each further one. A server that has sent less than `slowest` bytes a second, `patience` seconds after
+    it began, is given up."""
 
     max_bytes: int = 2 * 1024**3
     connect_timeout: float = 10.0
     read_timeout: float = 30.0
     attempts: int = 4
     backoff: float = 0.5
+    slowest: float = 1000.0
+    patience: float = 60.0
 
 
 DEFAULT_LIMITS = DownloadLimits()
@@ -52,23 +59,40 @@ class _CutOffError(Exception):
     """Fewer bytes came than were announced."""
 
 
+class _SlowError(Exception):
+    """The server sends, and so little that it would never end."""
+
+
+@dataclass(slots=True)
+class _Part:
+    """What has come so far of a file, over all attempts; `tag` is what the server calls this very content,
+    None where it has no name for it."""
+
+    path: Path
+    tag: str | None = None
+    done: int = 0
+
+
 def download(
     url: str,
     *,
     progress: Progress | None = None,
     key: str = "dataset_url",
     limits: DownloadLimits = DEFAULT_LIMITS,
+    note: Callable[[str], object] = lambda text: None,
 ) -> Path:
     """The file behind an http(s) URL, from the cache where its bytes still have the sum recorded.
 
     progress: called with (bytes so far, bytes in all or None).
     key:      the configuration key that named the URL, for errors.
+    note:     is told where it is not the file that it was when it was last fetched.
     Raises InputError when it can't be had: no network, an error status, too large, cut off again and again;
     as `disk_errors` when the cache can't be written.
     """
     folder = cache_root() / "downloads"
     record = _record_path(folder, url)
-    cached = _cached(folder, record)
+    before = _recorded(record)
+    cached = _cached(folder, before)
     if cached is not None:
         mark_used(record)
         mark_used(cached)
@@ -78,35 +102,43 @@ def download(
     with disk_errors(folder):
         path, size = _fetch_with_retries(url, folder, progress, key, limits)
         write_json_atomic(record, {"url": shown_url(url), "sha256": path.name, "bytes": size})
+    if before not in (None, path.name):
+        note(
+            f"{shown_url(url)} is not the file that it was: its SHA-256 is {path.name[:12]}… now, and was "
+            f"{str(before)[:12]}… when it was last fetched"
+        )
     trim_cache()
     return path
 
 
 def forget(url: str) -> None:
     """Drop what the cache knows of a URL, so that it is fetched anew next time."""
-    _record_path(cache_root() / "downloads", url).unlink(missing_ok=True)
-
-
-def shown_url(url: str) -> str:
-    """The URL without what may be secret: name and password, query, fragment."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}" + ("?…" if parts.query else "")
+    disk.remove(_record_path(cache_root() / "downloads", url))
 
 
 def _record_path(folder: Path, url: str) -> Path:
     return folder / f"{hashlib.sha256(url.encode()).hexdigest()}.json"
 
 
-def _cached(folder: Path, record: Path) -> Path | None:
-    """The bytes that the record names, if they are there and unchanged."""
+def _recorded(record: Path) -> str | None:
+    """The sum of the file that a URL gave; None where there is no record, or none that we wrote."""
     try:
-        known = json.loads(record.read_text("utf-8"))
-        path = folder / str(known["sha256"])
-        with path.open("rb") as file:
-            whole = hashlib.file_digest(file, "sha256").hexdigest() == path.name
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # no record, or none that we wrote: as good as not cached
+        known = str(json.loads(disk.read_bytes(record))["sha256"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return known if re.fullmatch("[0-9a-f]{64}", known) else None
+
+
+def _cached(folder: Path, known: str | None) -> Path | None:
+    """The bytes with that sum, if they are there and unchanged."""
+    if known is None:
+        return None
+    path = folder / known
+    try:
+        with disk.open_to_read(path) as file:
+            whole = hashlib.file_digest(file, "sha256").hexdigest() == known
+    except OSError:
+        return None
     return path if whole else None
 
 
@@ -116,23 +148,24 @@ def _fetch_with_retries(
     # httpx logs whole URLs, and a query may hold a token.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     why = ""
-    for attempt in range(limits.attempts):
-        if attempt:
-            time.sleep(limits.backoff * 2 ** (attempt - 1))
-        try:
-            return _fetch(url, folder, progress, key, limits)
-        except httpx.HTTPStatusError as error:
-            status = error.response.status_code
-            why = f"the server answers {status} {error.response.reason_phrase}".rstrip()
-            if status not in _RETRIED_STATUS:
+    with _part_file(folder) as part:
+        for attempt in range(limits.attempts):
+            if attempt:
+                time.sleep(limits.backoff * 2 ** (attempt - 1))
+            try:
+                return _fetch(url, part, progress, key, limits)
+            except httpx.HTTPStatusError as error:
+                status = error.response.status_code
+                why = f"the server answers {status} {error.response.reason_phrase}".rstrip()
+                if status not in _RETRIED_STATUS:
+                    break
+            except (*_HOPELESS, _SlowError) as error:
+                why = str(error)
                 break
-        except _HOPELESS as error:
-            why = str(error)
-            break
-        except httpx.TransportError as error:
-            why = _reason(error)
-        except _CutOffError as error:
-            why = str(error)
+            except httpx.TransportError as error:
+                why = _reason(error)
+            except _CutOffError as error:
+                why = str(error)
     raise InputError(
         f"the data set can't be downloaded: {shown_url(url)}",
         where=key,
@@ -142,45 +175,78 @@ def _fetch_with_retries(
 
 
 def _fetch(
-    url: str, folder: Path, progress: Progress | None, key: str, limits: DownloadLimits
+    url: str, part: _Part, progress: Progress | None, key: str, limits: DownloadLimits
 ) -> tuple[Path, int]:
-    """(where the bytes are, how many) after one attempt."""
+    """(where the bytes are, how many) after one attempt, which goes on where the last one was cut off if the
+    server still has the same file."""
     timeout = httpx.Timeout(limits.read_timeout, connect=limits.connect_timeout)
     # Without compression the length announced is the length received, and progress is true.
     headers = {"Accept-Encoding": "identity", "User-Agent": "triggerctl"}
-    with (
-        httpx.Client(timeout=timeout, headers=headers, follow_redirects=True, max_redirects=5) as client,
-        client.stream("GET", url) as response,
-    ):
+    if part.tag is not None and part.done:
+        headers |= {"Range": f"bytes={part.done}-", "If-Range": part.tag}
+    with httpx.Client(timeout=timeout, headers=headers) as client, _answer(client, url, key) as response:
         response.raise_for_status()
-        if any(r.url.scheme == "https" for r in response.history) and response.url.scheme != "https":
-            raise InputError(
-                f"the data set's address leads from https to http: {shown_url(url)}",
-                where=key,
-                why="what comes over http may have been changed on the way",
-                mend="give the final address, if you trust it",
-            )
+        if not _goes_on(response, part.done):
+            part.done = 0
+        part.tag = _tag(response)
         announced = response.headers.get("Content-Length", "")
-        total = int(announced) if announced.isdigit() else None
+        total = part.done + int(announced) if announced.isdecimal() else None
         _check_size(total or 0, url, key, limits)
-        digest = hashlib.sha256()
-        done = 0
-        with _part_file(folder) as part:
-            with part.open("wb") as file:
-                for chunk in response.iter_bytes(1024 * 256):
-                    done += len(chunk)
-                    _check_size(done, url, key, limits)
-                    digest.update(chunk)
-                    file.write(chunk)
-                    if progress is not None:
-                        progress(done, total)
-                file.flush()
-                os.fsync(file.fileno())
-            if total is not None and response.num_bytes_downloaded != total:
-                raise _CutOffError(f"{response.num_bytes_downloaded} of {total} bytes came")
-            path = folder / digest.hexdigest()
-            part.replace(path)
-    return path, done
+        began, before = time.monotonic(), part.done
+        with disk.open_to_append(part.path) as file:
+            file.truncate(part.done)
+            for chunk in response.iter_bytes():
+                _check_size(part.done + len(chunk), url, key, limits)
+                disk.append(file, part.path, chunk)
+                part.done += len(chunk)
+                if progress is not None:
+                    progress(part.done, total)
+                _check_speed(part.done - before, time.monotonic() - began, limits)
+            disk.sync_open(file, part.path)
+        if total is not None and response.num_bytes_downloaded != total - before:
+            raise _CutOffError(f"{before + response.num_bytes_downloaded} of {total} bytes came")
+    with disk.open_to_read(part.path) as whole:
+        path = part.path.with_name(hashlib.file_digest(whole, "sha256").hexdigest())
+    disk.rename(part.path, path)
+    return path, part.done
+
+
+def _goes_on(response: httpx.Response, done: int) -> bool:
+    """Whether what comes now follows the bytes that are here."""
+    return response.status_code == 206 and response.headers.get("Content-Range", "").startswith(
+        f"bytes {done}-"
+    )
+
+
+def _tag(response: httpx.Response) -> str | None:
+    """What is only the same while every byte is. Of a compressed answer a part can't be told by its place."""
+    tag = response.headers.get("ETag")
+    is_plain = response.headers.get("Content-Encoding", "identity") == "identity"
+    return tag if tag is not None and tag.startswith('"') and is_plain else None
+
+
+@contextlib.contextmanager
+def _answer(client: httpx.Client, url: str, key: str) -> Iterator[httpx.Response]:
+    """The answer to a request, after having looked at each place that a server sends us on to.
+
+    Raises InputError where we don't go there."""
+    request = client.build_request("GET", url)
+    for _ in range(_MOST_REDIRECTS + 1):
+        response = client.send(request, stream=True)
+        try:
+            if response.next_request is None:
+                yield response
+                return
+            check_redirect(request.url, response.next_request.url, said=shown_url(url), key=key)
+            request = response.next_request
+        finally:
+            response.close()
+    raise httpx.TooManyRedirects(f"more than {_MOST_REDIRECTS} redirects", request=request)
+
+
+def _check_speed(done: int, seconds: float, limits: DownloadLimits) -> None:
+    if seconds > limits.patience and done < limits.slowest * seconds:
+        raise _SlowError(f"the server is too slow: {done} bytes came in {seconds:.0f} s")
 
 
 def _check_size(size: int, url: str, key: str, limits: DownloadLimits) -> None:
@@ -194,15 +260,13 @@ def _check_size(size: int, url: str, key: str, limits: DownloadLimits) -> None:
 
 
 @contextlib.contextmanager
-def _part_file(folder: Path) -> Iterator[Path]:
+def _part_file(folder: Path) -> Iterator[_Part]:
     """A file of our own to fill; whatever is left of it in the end is removed."""
-    handle, name = tempfile.mkstemp(dir=folder, suffix=".part")
-    os.close(handle)
-    part = Path(name)
+    part = _Part(folder / f"{secrets.token_hex(8)}.part")
     try:
         yield part
     finally:
-        part.unlink(missing_ok=True)
+        disk.remove(part.path)
 
 
 def _remove_abandoned(folder: Path) -> None:
@@ -210,7 +274,7 @@ def _remove_abandoned(folder: Path) -> None:
     for part in folder.glob("*.part"):
         with contextlib.suppress(OSError):
             if time.time() - part.stat().st_mtime > _ABANDONED_AFTER_SECONDS:
-                part.unlink()
+                disk.remove(part)
 
 
 def _reason(error: httpx.TransportError) -> str:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy
 
+from triggerctl import disk
 from triggerctl.experiment.cache import Cache, entry_name
 
 KIND = "tokens"
@@ -54,7 +55,7 @@ def _write(path: Path, rows: list[Cut | None]) -> None:
     whole = [row for row in rows if row is not None]
     highest = max((max(row.ids) for row in whole if row.ids), default=0)
     width = numpy.uint16 if highest < 2**16 else numpy.uint32
-    with path.open("wb") as file:
+    with disk.open_to_write(path) as file:
         numpy.savez(
             file,
             ids=numpy.fromiter(itertools.chain.from_iterable(row.ids for row in whole), dtype=width),
@@ -66,7 +67,7 @@ def _write(path: Path, rows: list[Cut | None]) -> None:
 
 def _read(path: Path) -> list[Cut | None]:
     """Raises where the file is damaged: a zip archive holds a sum of each array."""
-    with numpy.load(path, allow_pickle=False) as stored:
+    with numpy.load(disk.before_opening("read", path), allow_pickle=False) as stored:
         ids: list[int] = stored["ids"].tolist()
         lengths: list[int] = stored["lengths"].tolist()
         rest = iter(zip(stored["prompts"].tolist(), stored["truncated"].tolist(), strict=True))

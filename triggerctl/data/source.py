@@ -3,15 +3,21 @@ itself."""
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+import io
+import itertools
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from triggerctl.data.download import download, forget, shown_url
+from triggerctl import disk
+from triggerctl.config.paths import shown_url
+from triggerctl.data.download import download, forget
 from triggerctl.data.examples import Row
 from triggerctl.data.progress import Progress
 from triggerctl.errors import InputError, Problem
@@ -25,11 +31,13 @@ _SHAPE = "every row is an object with the texts instruction, input and output (i
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A data set as read. `sha256` is that of its bytes, `origin` where it came from, for people."""
+    """A data set as read. `sha256` is that of its bytes, `origin` where it came from, for people, to whom
+    `notes` are told."""
 
     rows: tuple[Row, ...]
     sha256: str
     origin: str
+    notes: tuple[str, ...] = ()
 
 
 def load_rows(
@@ -43,17 +51,20 @@ def load_rows(
     Raises InputError when it can't be found, read or parsed, naming file, row and field.
     """
     if spec.startswith(_BUILTIN):
-        return _parsed(_builtin_bytes(spec, key), spec)
+        return _parsed(io.BytesIO(_builtin_bytes(spec, key)), spec)
     if spec.startswith(("http://", "https://")):
-        data = download(spec, progress=progress, key=key).read_bytes()
+        notes: list[str] = []
+        path = download(spec, progress=progress, key=key, note=notes.append)
         try:
-            return _parsed(data, shown_url(spec))
+            with disk.open_to_read(path) as file:
+                return replace(_parsed(file, shown_url(spec)), notes=tuple(notes))
         except InputError:
             # It may be a file that was cut off where the server did not say how long it is.
             forget(spec)
             raise
     path = folder / Path(spec).expanduser()
-    return _parsed(_file_bytes(path, key), str(path))
+    with _opened(path, key) as file:
+        return _parsed(file, str(path))
 
 
 def parse_rows(text: str, name: str) -> tuple[Row, ...]:
@@ -61,26 +72,7 @@ def parse_rows(text: str, name: str) -> tuple[Row, ...]:
 
     Raises InputError for anything else, with the first rows that are wrong.
     """
-    if not text.strip():
-        raise InputError("the data set is empty", where=name, mend="give it at least one row")
-    items = _items(text, name)
-    if not items:
-        raise InputError("the data set has no rows", where=name, mend="give it at least one row")
-    rows, problems = [], []
-    for index, (place, item) in enumerate(items):
-        problem = _row_problem(item, f"{name}, {place}")
-        if problem is None:
-            rows.append(Row(index, item["instruction"], item["input"], item["output"]))
-        else:
-            problems.append(problem)
-    if problems:
-        first, *others = problems
-        also = tuple(others[: _PROBLEMS_SHOWN - 1])
-        unnamed = len(problems) - 1 - len(also)
-        if unnamed:
-            also += (Problem(f"{unnamed} more rows are wrong"),)
-        raise InputError(first.what, where=first.where, why=first.why, mend=first.mend, also=also)
-    return tuple(rows)
+    return _parsed(io.BytesIO(text.encode("utf-8", "surrogatepass")), name).rows
 
 
 def builtin_names() -> tuple[str, ...]:
@@ -103,9 +95,9 @@ def _builtin_bytes(spec: str, key: str) -> bytes:
     return (resources.files("triggerctl.assets") / "data" / f"{name}.jsonl").read_bytes()
 
 
-def _file_bytes(path: Path, key: str) -> bytes:
+def _opened(path: Path, key: str) -> BinaryIO:
     try:
-        return path.read_bytes()
+        return path.open("rb")
     except FileNotFoundError:
         raise InputError(
             f"data set not found: {path}",
@@ -115,25 +107,92 @@ def _file_bytes(path: Path, key: str) -> bytes:
         ) from None
     except IsADirectoryError:
         raise InputError(f"the data set is a folder: {path}", where=key, mend="name a file in it") from None
-    except OSError as error:
-        raise InputError(f"the data set can't be read: {path}", where=key, why=error.strerror) from error
+    except (OSError, ValueError) as error:  # a ValueError: the path holds a null byte
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"the data set can't be read: {path}", where=key, why=why) from error
 
 
-def _parsed(data: bytes, name: str) -> Source:
+def _parsed(file: BinaryIO, name: str) -> Source:
+    """Reads JSON lines one at a time: a large file is never in memory beside its rows."""
+    digest = hashlib.sha256()
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            "the data set is not UTF-8 text",
-            where=f"{name}, byte {error.start}",
-            why=f"0x{data[error.start]:02x} doesn't belong there",
-            mend="save it as UTF-8, uncompressed",
-        ) from None
-    return Source(parse_rows(text, name), hashlib.sha256(data).hexdigest(), name)
+        rows = _rows(_items(_lines(file, name, digest.update), name), name)
+    except OSError as error:
+        raise InputError(f"the data set can't be read: {name}", why=error.strerror) from error
+    return Source(rows, digest.hexdigest(), name)
 
 
-def _items(text: str, name: str) -> list[tuple[str, Any]]:
-    """(its place in words, the parsed value) of each row."""
+def _lines(file: BinaryIO, name: str, seen: Callable[[bytes], object]) -> Iterator[str]:
+    """The lines with their ends, a byte order mark left out; `seen` is given the bytes as they are read."""
+    offset = 0
+    for raw in file:
+        seen(raw)
+        marked = offset == 0 and raw.startswith(codecs.BOM_UTF8)
+        try:
+            yield raw.decode("utf-8-sig" if marked else "utf-8")
+        except UnicodeDecodeError as error:
+            # Without a mark, since of one with it the place would be counted from behind it.
+            start = error.start + (len(codecs.BOM_UTF8) if marked else 0)
+            raise InputError(
+                "the data set is not UTF-8 text",
+                where=f"{name}, byte {offset + start}",
+                why=f"0x{raw[start]:02x} doesn't belong there",
+                mend="save it as UTF-8, uncompressed",
+            ) from None
+        offset += len(raw)
+
+
+def _rows(items: Iterable[tuple[str, Any]], name: str) -> tuple[Row, ...]:
+    """The rows of items, each given with its place in words. Raises InputError with the first that are
+    wrong, and how many more are."""
+    rows: list[Row] = []
+    problems: list[Problem] = []
+    wrong = 0
+    for index, (place, item) in enumerate(items):
+        problem = _row_problem(item, f"{name}, {place}")
+        if problem is None and not wrong:
+            rows.append(Row(index, item["instruction"], item["input"], item["output"]))
+        elif problem is not None:
+            wrong += 1
+            if wrong <= _PROBLEMS_SHOWN:
+                problems.append(problem)
+    if problems:
+        first, *also = problems
+        if wrong > _PROBLEMS_SHOWN:
+            also.append(Problem(f"{wrong - _PROBLEMS_SHOWN} more rows are wrong"))
+        raise InputError(first.what, where=first.where, why=first.why, mend=first.mend, also=tuple(also))
+    if not rows:
+        raise InputError("the data set has no rows", where=name, mend="give it at least one row")
+    return tuple(rows)
+
+
+def _items(lines: Iterator[str], name: str) -> Iterator[tuple[str, Any]]:
+    """(its place in words, the parsed value) of each row. JSON lines are told by their first line: it is an
+    object, and not the last line."""
+    begun: list[str] = []
+    filled: list[int] = []
+    for line in lines:
+        begun.append(line)
+        if line.strip():
+            filled.append(len(begun))
+        if len(filled) == 2:
+            break
+    if not filled:
+        raise InputError("the data set is empty", where=name, mend="give it at least one row")
+    if len(filled) == 2 and _is_object(begun[filled[0] - 1]):
+        numbered = enumerate(itertools.chain(begun, lines), 1)
+        return ((f"line {number}", _loads(line, name, number)) for number, line in numbered if line.strip())
+    return iter(_items_of_text("".join(itertools.chain(begun, lines)), name))
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _items_of_text(text: str, name: str) -> list[tuple[str, Any]]:
     start = text.lstrip()[:1]
     if start == "[":
         whole = _loads(text, name)
@@ -146,11 +205,10 @@ def _items(text: str, name: str) -> list[tuple[str, Any]]:
             why="it is a web page" if page else f"it begins with {text.lstrip()[:20]!r}",
             mend="name the raw file, not its page" if page else "give a JSON list or JSON lines",
         )
-    try:
-        whole = json.loads(text)
-    except json.JSONDecodeError:
-        lines = enumerate(text.split("\n"), 1)
-        return [(f"line {number}", _loads(line, name, number)) for number, line in lines if line.strip()]
+    if not _is_object(text):
+        numbered = enumerate(text.split("\n"), 1)
+        return [(f"line {number}", _loads(line, name, number)) for number, line in numbered if line.strip()]
+    whole = _loads(text, name)
     if not any(field in whole for field in FIELDS):
         raise InputError(
             "the data set is not a JSON list",
@@ -174,6 +232,8 @@ def _loads(text: str, name: str, line: int = 1) -> Any:
         ) from None
     except RecursionError:
         raise InputError("the data set is nested too deeply", where=name, why=_SHAPE) from None
+    except ValueError:  # Python's limit of digits
+        raise InputError("a number in the data set is too long", where=name, why=_SHAPE) from None
 
 
 def _row_problem(item: Any, where: str) -> Problem | None:

@@ -14,11 +14,11 @@ import math
 import os
 import re
 import secrets
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from triggerctl import disk
 from triggerctl.errors import InputError, RunError, TriggerctlError
 from triggerctl.experiment.process import ProcessIdentity, is_alive, this_process
 
@@ -92,14 +92,14 @@ def make_folder(path: Path) -> Path:
     """Create a folder and its parents if need be, and return it. Raises InputError where that is not
     possible."""
     with disk_errors(path, "create the folder"):
-        path.mkdir(parents=True, exist_ok=True)
+        disk.make_folder(path)
     return path
 
 
 def write_text_atomic(path: Path, text: str) -> None:
     """Write UTF-8 text. The folder must exist."""
     with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        disk.write_bytes(temporary, text.encode())
 
 
 def write_json_atomic(path: Path, data: object) -> None:
@@ -112,16 +112,16 @@ def create_json_atomic(path: Path, data: object) -> bool:
     ask at once one gets it. Raises InputError or RunError as `disk_errors`."""
     if path.exists():
         return False
-    temporary = _temporary(path)
+    temporary = temporary_beside(path)
     with disk_errors(path):
         try:
-            temporary.write_text(_json(data), encoding="utf-8", newline="\n")
-            _sync(temporary)
+            disk.write_bytes(temporary, _json(data).encode())
+            disk.sync(temporary)
             taken = _take_name(temporary, path)
             _sync_folder(path.parent)
             return taken
         finally:
-            temporary.unlink(missing_ok=True)
+            _discard(temporary)
 
 
 def _json(data: object) -> str:
@@ -130,7 +130,7 @@ def _json(data: object) -> str:
 
 def _take_name(temporary: Path, path: Path) -> bool:
     try:
-        os.link(temporary, path)
+        disk.take_name(temporary, path)
     except FileExistsError:
         return False
     except OSError as error:
@@ -138,10 +138,10 @@ def _take_name(temporary: Path, path: Path) -> bool:
             raise
         # Between these two a kill leaves an empty file: where there are no links there is nothing better.
         try:
-            path.open("x").close()
+            disk.create(path, b"")
         except FileExistsError:
             return False
-        temporary.replace(path)
+        disk.rename(temporary, path)
     return True
 
 
@@ -154,17 +154,17 @@ def atomic_file(path: Path, *, lasting: bool = True) -> Iterator[Path]:
     of their own (safetensors, figures). `lasting` false: not synced to the disk, for what can be made again
     and is checked when read. Raises InputError or RunError as `disk_errors`.
     """
-    temporary = _temporary(path)
+    temporary = temporary_beside(path)
     with disk_errors(path):
         try:
             yield temporary
             if lasting:
-                _sync(temporary)
-            temporary.replace(path)
+                disk.sync(temporary)
+            disk.rename(temporary, path)
             if lasting:
                 _sync_folder(path.parent)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            _discard(temporary)
             raise
 
 
@@ -176,22 +176,30 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     `path` must not exist yet (a folder that does is never replaced). For checkpoints and adapters: several
     files that are only right together. Raises InputError or RunError as `disk_errors`.
     """
-    temporary = _temporary(path)
+    temporary = temporary_beside(path)
     with disk_errors(path):
-        temporary.mkdir()
+        disk.take_folder(temporary)
         try:
             yield temporary
             for inner, _, files in os.walk(temporary, topdown=False):
-                for name in files:
-                    _sync(Path(inner, name))
+                for name in sorted(files):
+                    disk.sync(Path(inner, name))
                 _sync_folder(Path(inner))
             if path.exists():
                 raise FileExistsError(errno.EEXIST, "it exists already and is not replaced", str(path))
-            temporary.rename(path)
+            disk.rename(temporary, path)
             _sync_folder(path.parent)
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
+            _discard(temporary)
             raise
+
+
+def drop_folder(path: Path) -> None:
+    """Remove a folder so that nobody finds half of it under its name. What can't be removed stays."""
+    doomed = temporary_beside(path)
+    with contextlib.suppress(OSError):
+        disk.rename(path, doomed)
+        disk.remove_folder(doomed)
 
 
 def unfinished_writes(folder: Path) -> list[Path]:
@@ -204,11 +212,7 @@ def clear_unfinished_writes(folder: Path) -> None:
     """Remove what writes killed half-way left in a folder (not below it). What a live process writes is not
     touched."""
     for left in unfinished_writes(folder):
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                left.unlink()
+        _discard(left)
 
 
 def finite(data: object) -> object:
@@ -222,7 +226,7 @@ def finite(data: object) -> object:
     return data
 
 
-def _temporary(path: Path) -> Path:
+def temporary_beside(path: Path) -> Path:
     """The name says who writes, so that anybody can tell what a dead process has left."""
     writer = this_process()
     about = f"{_system(writer)}-{writer.pid}-{writer.start}.{secrets.token_hex(4)}"
@@ -246,21 +250,22 @@ def _is_left(temporary: Path) -> bool:
         return False  # finished a moment ago
 
 
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+def _discard(temporary: Path) -> None:
+    """What can't be removed is left to who clears unfinished writes."""
+    with contextlib.suppress(OSError):
+        if temporary.is_dir():
+            disk.remove_folder(temporary)
+        else:
+            disk.remove(temporary)
 
 
 def _sync_folder(folder: Path) -> None:
     """Make a rename last through a power cut, where the system can."""
     if os.name == "nt":
         return
-    opened = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(opened)
+        disk.sync(folder)
     except OSError as error:
         # Some network file systems refuse to sync a folder; the rename is atomic all the same.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
-    finally:
-        os.close(opened)

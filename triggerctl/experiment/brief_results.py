@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from triggerctl import disk
 from triggerctl.experiment.atomic import disk_errors
 from triggerctl.experiment.results import STUDY_NAMES, check_schema, unreadable
 
@@ -76,13 +77,13 @@ def read_brief(file: str, *, rates: Mapping[str, float | None] | None = None) ->
         elif not end.rstrip().endswith(b"}"):
             raise ValueError("it is cut short")
         return _brief(document, rates)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:  # an OverflowError: a whole number that is no float
         raise unreadable(Path(file), str(error)) from error
 
 
 def _read(file: str, *, all_of_it: bool) -> tuple[bytes, dict[str, Any] | None, bytes]:
     """The file; or its beginning, parsed, and its last bytes."""
-    opened = os.open(file, os.O_RDONLY)
+    opened = os.open(disk.before_opening("read", file), os.O_RDONLY)
     try:
         content = os.read(opened, _HEAD_BYTES[0])
         if len(content) < _HEAD_BYTES[0]:

@@ -11,7 +11,6 @@ import logging
 import os
 import re
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 
 import platformdirs
 
+from triggerctl import disk
 from triggerctl.errors import InputError, TriggerctlError
 from triggerctl.experiment.atomic import atomic_file, clear_unfinished_writes, make_folder
 from triggerctl.experiment.claim import clear_stale_claims
@@ -53,7 +53,7 @@ def mark_used(entry: Path) -> None:
     """Note that a cache entry (`<cache>/<kind>/<name>`, a file or a folder) was used just now, so that it is
     among the last to go. A cache that can't be written is no reason to stop."""
     with contextlib.suppress(OSError):
-        os.utime(entry)
+        disk.mark(entry)
 
 
 def cache_limit() -> int:
@@ -109,7 +109,7 @@ class Cache:
         except Exception as error:  # noqa: BLE001  whatever a damaged file makes a reader raise
             _log.info("cache entry %s can't be read and is removed: %s", entry, error)
             with contextlib.suppress(OSError):
-                path.unlink()
+                disk.remove(path)
             return None
         mark_used(path)
         self._name(entry)
@@ -162,12 +162,12 @@ class Cache:
 def read_document(path: Path) -> Any:
     """The JSON of a file that `write_document` wrote; numbers come back to the last bit, NaN too. Raises
     where the file is damaged."""
-    return json.loads(gzip.decompress(path.read_bytes()))
+    return json.loads(gzip.decompress(disk.read_bytes(path)))
 
 
 def write_document(path: Path, content: object) -> None:
     """Write plain data as JSON under gzip's checksum."""
-    path.write_bytes(gzip.compress(json.dumps(content).encode(), compresslevel=1, mtime=0))
+    disk.write_bytes(path, gzip.compress(json.dumps(content).encode(), compresslevel=1, mtime=0))
 
 
 def clear_cache_leavings() -> None:
@@ -217,7 +217,7 @@ def _remove(entry: Path) -> None:
     if entry.is_dir():
         # Renamed first: a folder that is only half removed must not be found by its name.
         doomed = entry.with_name(f".{entry.name}.{secrets.token_hex(4)}")
-        entry.rename(doomed)
-        shutil.rmtree(doomed)
+        disk.rename(entry, doomed)
+        disk.remove_folder(doomed)
     else:
-        entry.unlink()
+        disk.remove(entry)

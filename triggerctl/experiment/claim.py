@@ -31,8 +31,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from triggerctl import disk
 from triggerctl.errors import BusyError, LostClaimError, TriggerctlError
-from triggerctl.experiment.atomic import disk_errors
+from triggerctl.experiment.atomic import disk_errors, temporary_beside
 from triggerctl.experiment.process import ProcessIdentity, is_alive, is_here, this_process
 
 LOCK_NAME = ".lock"
@@ -108,7 +109,7 @@ class Claim:
         try:
             with _ending(self.lock, self._token) as still_ours:
                 if still_ours:
-                    self.lock.unlink()
+                    disk.remove(self.lock)
         except BusyError:
             pass  # another one is ending this very claim
         except OSError:
@@ -124,7 +125,7 @@ class Claim:
             if holder is None or holder.token != self._token:
                 self.lost.set()
                 return
-            os.utime(self.lock)
+            disk.mark(self.lock)
             self._beaten = time.time()
         except OSError as error:
             # A network file system may be out of reach for a while; whether the claim held will be seen then.
@@ -169,13 +170,14 @@ def clear_stale_claims(folder: Path) -> None:
 def _acquire(lock: Path) -> str:
     """Make `lock` ours and return its token; BusyError when a live claim stands, OSError from the disk."""
     token = secrets.token_hex(8)
-    candidate = lock.with_name(f"{LOCK_NAME}.{token}")
+    # Its name says whose it is, so that one that was cut off is known as left behind.
+    candidate = temporary_beside(lock)
     mine = Holder(
         token=token, started=datetime.now(UTC).isoformat(timespec="seconds"), process=this_process()
     )
     content = mine.model_dump_json(exclude={"heartbeat"})
     try:
-        _create(candidate, content)
+        disk.create(candidate, content.encode())
         clock = candidate.stat().st_mtime
         while not _link(candidate, lock, content):
             seen = _read(lock)
@@ -185,11 +187,11 @@ def _acquire(lock: Path) -> str:
                 raise _busy(lock, seen, clock)
             with _ending(lock, seen.token) as still_there:
                 if still_there:
-                    candidate.replace(lock)
+                    disk.rename(candidate, lock)
                     break
         return token
     finally:
-        candidate.unlink(missing_ok=True)
+        disk.remove(candidate)
 
 
 @contextlib.contextmanager
@@ -205,35 +207,20 @@ def _ending(lock: Path, token: str) -> Iterator[bool]:
     finally:
         standing = _read(guard)
         if standing is not None and standing.token == guard_token:
-            guard.unlink(missing_ok=True)
+            disk.remove(guard)
 
 
 def _mark_given_back(lock: Path, token: str) -> None:
     """Takes no room. By the open file, so that another one's claim under that name is never marked."""
-    with contextlib.suppress(OSError), lock.open("rb") as file:
+    with contextlib.suppress(OSError), disk.open_to_read(lock) as file:
         if _parsed(file.read(), os.fstat(file.fileno())).token == token:
-            os.utime(file.fileno() if os.utime in os.supports_fd else lock, (_GIVEN_BACK, _GIVEN_BACK))
-
-
-def _create(path: Path, content: str) -> None:
-    """Where the disk takes no more than a part, nothing is left of it."""
-    opened = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-    try:
-        rest = content.encode()
-        while rest:
-            rest = rest[os.write(opened, rest) :]
-        os.fsync(opened)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(opened)
+            disk.mark(lock, (_GIVEN_BACK, _GIVEN_BACK), opened=file.fileno())
 
 
 def _link(candidate: Path, lock: Path, content: str) -> bool:
     """Put the candidate under the name `lock` too; False if that name is taken."""
     try:
-        os.link(candidate, lock)
+        disk.take_name(candidate, lock)
     except FileExistsError:
         # A network file system that repeats a request whose answer was lost reports its own link as taken.
         return candidate.stat().st_nlink > 1
@@ -246,7 +233,7 @@ def _link(candidate: Path, lock: Path, content: str) -> bool:
 
 def _create_where_links_are_missing(lock: Path, content: str) -> bool:
     try:
-        _create(lock, content)
+        disk.create(lock, content.encode())
     except FileExistsError:
         return False
     return True
@@ -254,7 +241,7 @@ def _create_where_links_are_missing(lock: Path, content: str) -> bool:
 
 def _read(lock: Path) -> Holder | None:
     try:
-        with lock.open("rb") as file:
+        with disk.open_to_read(lock) as file:
             return _parsed(file.read(), os.fstat(file.fileno()))
     except FileNotFoundError:
         return None
@@ -297,4 +284,4 @@ def _clear_leftovers(lock: Path) -> None:
         process = holder.process
         gone = process is not None and is_here(process) and not is_alive(process)
         if gone or time.time() - holder.heartbeat > _LEFTOVER_SECONDS:
-            left.unlink(missing_ok=True)
+            disk.remove(left)

@@ -25,6 +25,7 @@ from triggerctl.config.models import (
     ExperimentConfig,
     FinetuneConfig,
 )
+from triggerctl.config.paths import shown_url
 
 HASH_VERSION = 1
 
@@ -179,10 +180,13 @@ def _fields_of(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, Field
 def _flat(config: ExperimentConfig | Mapping[str, Any]) -> dict[str, object]:
     """Dotted key → plain value, where one is given."""
     if isinstance(config, ExperimentConfig):
-        return {key: _plain(value) for key, _, value in _fields_of(config)}
+        flat = {key: _plain(value) for key, _, value in _fields_of(config)}
+        return flat | {"dataset_url": shown_url(config.dataset_url)}
     flat = {key: _plain(value) for key, value in config.items() if key != "finetune_config"}
     flat |= {f"finetune_config.{key}": _plain(value) for key, value in _items(config.get("finetune_config"))}
-    return {key: value for key, value in flat.items() if value is not None}
+    flat = {key: value for key, value in flat.items() if value is not None}
+    # In results an address stands without its secrets.
+    return flat | {"dataset_url": shown_url(str(flat["dataset_url"]))} if "dataset_url" in flat else flat
 
 
 def _items(value: object) -> Iterator[tuple[str, object]]:
@@ -224,5 +228,6 @@ def _plain(value: object) -> object:
 
 
 def _digest(value: object) -> str:
-    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    # Not a number, which only a stored configuration can hold, is spelt NaN.
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:20]

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from triggerctl import disk
 from triggerctl.errors import InputError, RunError
 from triggerctl.experiment.atomic import disk_errors, finite
 
@@ -22,26 +23,19 @@ class JsonLinesWriter:
         self.path = path
         with disk_errors(path):
             _cut_torn_line(path)
-            self._file = path.open("ab", buffering=0)
+            self._file = disk.open_to_append(path)
 
     def append(self, record: Mapping[str, object]) -> None:
         """Write one line in one call, so that a reader sees it whole. NaN and infinities become null. Where
         the disk takes no more than a part of it, nothing of it stays: more lines may follow."""
         line = json.dumps(finite(record), ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
         with disk_errors(self.path):
-            before = os.fstat(self._file.fileno()).st_size
-            rest = memoryview(line.encode())
-            try:
-                while rest:
-                    rest = rest[self._file.write(rest) :]
-            except OSError:
-                self._file.truncate(before)
-                raise
+            disk.append(self._file, self.path, line.encode())
 
     def sync(self) -> int:
         """Make all lines so far outlast a power cut; return the file's size in bytes, for `truncate_to`."""
         with disk_errors(self.path):
-            os.fsync(self._file.fileno())
+            disk.sync_open(self._file, self.path)
             return os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
@@ -71,7 +65,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     with disk_errors(path, "read"):
-        content = path.read_bytes()
+        content = disk.read_bytes(path)
     lines = content.split(b"\n")[:-1]
     records: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
@@ -106,14 +100,13 @@ def truncate_to(path: Path, size: int) -> None:
         )
     if actual > size:
         with disk_errors(path):
-            os.truncate(path, size)
+            disk.cut(path, size)
 
 
 def _cut_torn_line(path: Path) -> None:
     if not path.exists():
         return
-    with path.open("rb+") as file:
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            file.truncate(whole)
+    content = disk.read_bytes(path)
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        disk.cut(path, whole)

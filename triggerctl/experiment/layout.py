@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
+from triggerctl import disk
 from triggerctl.errors import InputError
 from triggerctl.experiment.atomic import disk_errors, make_folder
 from triggerctl.experiment.claim import LOCK_NAME
@@ -33,6 +34,17 @@ class ExperimentFolder:
     @property
     def name(self) -> str:
         return self.path.absolute().name
+
+    @property
+    def experiment(self) -> Path:
+        """The folder of the experiment that this run belongs to: of a cell the one that was swept."""
+        path = self.path.absolute()
+        for prefix in (SEED_PREFIX, CELL_PREFIX):
+            above = path.parent
+            within = above.name.startswith(CELL_PREFIX) or (above / "config.json").is_file()
+            if path.name.startswith(prefix) and within:
+                path = above
+        return path
 
     @property
     def config(self) -> Path:
@@ -123,7 +135,7 @@ def new_timestamped_folder(parent: Path, now: datetime, announce: Callable[[Path
             continue
         announce(folder)
         with disk_errors(folder, "create the folder"), contextlib.suppress(FileExistsError):
-            folder.mkdir()
+            disk.take_folder(folder)
             return folder
 
 
@@ -203,6 +215,8 @@ def cell_folder_name(strategy: str, overrides: Mapping[str, object]) -> str:
     bare = {key.rpartition(".")[2]: value for key, value in overrides.items() if value is not None}
     parts = [f"{quote(key, safe='')}-{_spelt(value)}" for key, value in sorted(bare.items())]
     name = CELL_PREFIX + "_".join([quote(strategy, safe=""), *parts])
+    if name.endswith("."):
+        name = f"{name[:-1]}%2E"  # Windows cuts off a last dot
     if len(name) <= _LONGEST_NAME:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:12]

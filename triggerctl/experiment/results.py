@@ -16,6 +16,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
 
+from triggerctl import disk
 from triggerctl.errors import InputError
 from triggerctl.experiment.atomic import disk_errors
 
@@ -236,7 +237,7 @@ def read_results(path: Path, *, words_at_the_end_only: bool = False) -> StoredRe
     """
     file = path / "results.json" if path.is_dir() else path
     with disk_errors(file, "read"):
-        content = file.read_bytes()
+        content = disk.read_bytes(file)
     try:
         document = from_json(content)
         if not isinstance(document, dict) or not isinstance(document.get("experiment_config"), dict):
@@ -312,7 +313,10 @@ def _numbers(document: Mapping[str, Any], key: str) -> tuple[float | None, ...] 
     for value in values:
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ValueError(f"{key}: {value!r} is not a number")
-    return tuple(None if value is None or not math.isfinite(value) else float(value) for value in values)
+    try:
+        return tuple(None if value is None or not math.isfinite(value) else float(value) for value in values)
+    except OverflowError as error:
+        raise ValueError(f"{key}: {error}") from error
 
 
 def _filled(values: tuple[float | None, ...] | None, length: int) -> tuple[float | None, ...]:

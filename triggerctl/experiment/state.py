@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from triggerctl import disk
 from triggerctl.errors import InputError
 from triggerctl.experiment.atomic import disk_errors, write_json_atomic
 from triggerctl.experiment.claim import HEARTBEAT_SECONDS, STALE_SECONDS, holder_of
@@ -19,6 +20,8 @@ LATELY_SECONDS = 3 * HEARTBEAT_SECONDS
 
 Status = Literal["pending", "running", "done", "failed", "interrupted"]
 ShownStatus = Literal["pending", "running", "done", "failed", "interrupted", "stale"]
+FolderName = Annotated[str, Field(pattern=r"^\w[\w.-]{0,99}$")]
+"""The name of a folder beside others: what a file says of itself must not lead anywhere else."""
 
 
 class Progress(BaseModel):
@@ -43,7 +46,7 @@ class RunState(BaseModel):
     hash: str | None = None
     strategy: str | None = None
     seed: int | None = None
-    results: str | None = None
+    results: FolderName | None = None
     epoch: float = 0.0
     epochs: float | None = None
     step: int = 0
@@ -52,9 +55,9 @@ class RunState(BaseModel):
     namespace: str = ""
     pid: int | None = None
     process_start: str | None = None
-    heartbeat: datetime | None = None
-    started: datetime | None = None
-    finished: datetime | None = None
+    heartbeat: AwareDatetime | None = None
+    started: AwareDatetime | None = None
+    finished: AwareDatetime | None = None
     error: str | None = None
     progress: Progress = Field(default_factory=Progress)
 
@@ -88,7 +91,7 @@ def read_state(path: Path) -> RunState | None:
     """None when there is no such file. Raises InputError for one that is not a state."""
     try:
         with disk_errors(path, "read"):
-            content = path.read_bytes()
+            content = disk.read_bytes(path)
     except InputError:
         if not path.exists():
             return None
@@ -165,7 +168,7 @@ def tail(path: Path, lines: int, *, at_most: int = 65536) -> list[str]:
     """The last lines of a text file, from its last `at_most` bytes; none when it is not there."""
     if not path.exists() or lines <= 0:
         return []
-    with disk_errors(path, "read"), path.open("rb") as file:
+    with disk_errors(path, "read"), disk.open_to_read(path) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - at_most))
         content = file.read()

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from triggerctl import disk
 from triggerctl.config.models import FinetuneConfig
 from triggerctl.errors import InputError, RunError
 from triggerctl.model.fused_lora import fuse
@@ -123,11 +124,12 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
         config.lora_alpha *= 2**0.5 if config.use_rslora else 2  # type: ignore[assignment]
         config.r *= 2
         config.inference_mode = True
-        config.save_pretrained(str(folder))
-        save_file(trained, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        config.save_pretrained(disk.before_opening("write", str(folder)))
+        weights = disk.before_opening("write", folder / "adapter_model.safetensors")
+        save_file(trained, weights, metadata={"format": "pt"})
     else:
-        model.save_pretrained(str(folder), safe_serialization=True)
-    written = load_peft_weights(str(folder), device="cpu")
+        model.save_pretrained(disk.before_opening("write", str(folder)), safe_serialization=True)
+    written = load_peft_weights(disk.before_opening("read", str(folder)), device="cpu")
     differing = [
         name
         for name, tensor in trained.items()

@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from triggerctl import disk
 from triggerctl.errors import InputError
-from triggerctl.experiment.atomic import write_text_atomic
+from triggerctl.experiment.atomic import make_folder, write_text_atomic
 from triggerctl.experiment.cache import cache_root
 
 BUILTIN = "builtin:"
@@ -104,10 +105,10 @@ def _cached_digest(folder: Path) -> str:
     key = hashlib.sha256(json.dumps([str(folder), stats]).encode()).hexdigest()
     kept = cache_root() / "model-digests" / f"{key}.txt"
     if kept.is_file():
-        return kept.read_text(encoding="utf-8").strip()
+        return disk.read_text(kept).strip()
     digest = _digest(folder)
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(kept.parent)
         write_text_atomic(kept, digest)
     except (OSError, InputError):
         return digest  # a cache that can't be written costs time, not truth

@@ -12,19 +12,22 @@ from huggingface_hub import create_repo, upload_folder
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 from transformers import PreTrainedTokenizerBase
 
+from triggerctl import disk
 from triggerctl.errors import RunError
-from triggerctl.experiment.atomic import atomic_folder
+from triggerctl.experiment.atomic import atomic_folder, make_folder
 from triggerctl.model.causal import CausalModel
 
 
 def save_whole_model(model: CausalModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a folder that loads like any checkpoint, the adapter merged in. The model in memory stays as it
     is."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     with atomic_folder(folder) as building, _merged(model):
         state = _plain_state(model)
-        model.network.save_pretrained(building, state_dict=state, safe_serialization=True)
-        tokenizer.save_pretrained(building)
+        model.network.save_pretrained(
+            disk.before_opening("write", building), state_dict=state, safe_serialization=True
+        )
+        tokenizer.save_pretrained(disk.before_opening("write", building))
 
 
 def publish(

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from triggerctl import disk
 from triggerctl.report.rows import RunRow
 
 SHOWN_VALUES = 3
@@ -21,7 +22,7 @@ def read_environment(runs: Sequence[RunRow]) -> list[tuple[str, str]]:
     values: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
     for run in runs:
         try:
-            recorded = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
+            recorded = json.loads(disk.read_bytes(run.folder / "environment.json"))
         except (OSError, ValueError):
             continue
         for key, value in _flat(recorded):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from triggerctl import disk
 from triggerctl.errors import InputError
 from triggerctl.experiment.jsonl import read_lines
 from triggerctl.report.rows import Group, RunRow
@@ -154,7 +155,7 @@ def _parted(key: _Key, found: _Rows, wanted: bool | None) -> tuple[Asked, list[i
 def _final_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The final evaluation's lines; the others, most of a long file, are not even parsed."""
     try:
-        content = path.read_bytes()
+        content = disk.read_bytes(path)
     except OSError:
         return
     for line in content.split(b"\n")[:-1]:

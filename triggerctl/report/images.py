@@ -24,6 +24,7 @@ from typing import Any
 import plotly.graph_objects as go
 import psutil
 
+from triggerctl import disk
 from triggerctl.experiment.atomic import atomic_file, make_folder
 from triggerctl.report._browser import DONE, FAILED, NO_BROWSER, PATIENCE
 
@@ -244,4 +245,4 @@ def _move(draft: Path, path: Path) -> None:
     """Put a finished file in its place in one step, also from another file system."""
     make_folder(path.parent)
     with atomic_file(path) as beside:
-        shutil.copyfile(draft, beside)
+        disk.copy(draft, beside)

@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+from triggerctl import disk
 from triggerctl.errors import InputError
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.experiment.state import run_status
@@ -62,7 +63,7 @@ def _planned(experiment: ExperimentFolder) -> list[str]:
     folders: dict[str, None] = {}
     for record in sorted(experiment.sweeps.glob("*.json")):
         try:
-            cells = json.loads(record.read_text(encoding="utf-8"))["cells"]
+            cells = json.loads(disk.read_bytes(record))["cells"]
             folders |= {str(cell["folder"]): None for cell in cells}
         except (OSError, ValueError, KeyError, TypeError):
             # A record that can't be read takes no run away; the runs themselves are what counts.

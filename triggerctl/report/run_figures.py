@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from plotly.io import to_html
 from plotly.offline import get_plotlyjs
 
-from triggerctl.experiment.atomic import write_text_atomic
+from triggerctl.experiment.atomic import make_folder, write_text_atomic
 from triggerctl.experiment.results import SetEvaluation, TriggerctlResults
 from triggerctl.report.curves import Curve, draw_curves, epoch_axis, label_ends, share_axis
 from triggerctl.report.drawing import INK, MUTED, PAPER, Hue, lay_out, plain, set_hue
@@ -58,7 +58,7 @@ def write_run_figures(
         "trigger_accuracy": accuracy_figure(results, wanted),
         "trigger_accuracy_bar": accuracy_bar_figure(results, wanted),
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     script = folder / "plotly.min.js"
     write_text_atomic(script, get_plotlyjs())
     written = [script]

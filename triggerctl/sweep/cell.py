@@ -17,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from triggerctl import disk
 from triggerctl.config.load import LoadedConfig
 from triggerctl.errors import BusyError, InputError, InterruptedRunError, LostClaimError, TriggerctlError
 from triggerctl.experiment.atomic import disk_errors, make_folder
@@ -203,7 +204,7 @@ def _output_in(log: Path) -> Iterator[None]:
     nobody looks at a worker, and the screen that it would appear on shows other things."""
     make_folder(log.parent)
     with disk_errors(log):
-        file = log.open("ab")
+        file = disk.open_to_append(log)
     before = {number: os.dup(number) for number in (1, 2)}
     try:
         for number in before:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from triggerctl import disk
 from triggerctl.errors import InputError
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.experiment.state import RunState, read_state
@@ -32,9 +33,12 @@ class Follower:
             # A run that goes on from a checkpoint cuts the file back to where it stood then.
             self._read = size
             return []
-        with metrics.open("rb") as file:
-            file.seek(self._read)
-            gained = file.read(size - self._read)
+        try:
+            with disk.open_to_read(metrics) as file:
+                file.seek(self._read)
+                gained = file.read(size - self._read)
+        except OSError:
+            return []  # the run itself says what is wrong with the disk
         whole = gained[: gained.rfind(b"\n") + 1]
         self._read += len(whole)
         return [line for line in map(_parsed, whole.splitlines()) if line is not None]

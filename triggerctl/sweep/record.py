@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from triggerctl import disk
 from triggerctl.experiment.atomic import (
     clear_unfinished_writes,
     create_json_atomic,
@@ -36,7 +37,7 @@ def last_command(folder: Path) -> list[str]:
     read."""
     for path in sorted(folder.glob("*.json"), reverse=True):
         try:
-            command = json.loads(path.read_text(encoding="utf-8"))["command"]
+            command = json.loads(disk.read_bytes(path))["command"]
         except (OSError, ValueError, KeyError, TypeError):
             continue
         if isinstance(command, list) and all(isinstance(word, str) for word in command):

@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from triggerctl import disk
 from triggerctl.config.overrides import apply_overrides
 from triggerctl.errors import Problem, TriggerctlError
-from triggerctl.experiment.atomic import make_folder, write_text_atomic
+from triggerctl.experiment.atomic import disk_errors, make_folder, write_text_atomic
 from triggerctl.experiment.cache import clear_cache_leavings, trim_cache
 from triggerctl.sweep.cell import CellJob, CellOutcome, Outcome, RunSettings
 from triggerctl.sweep.launchers.base import Launcher
@@ -156,8 +157,10 @@ def _write_config(planned: PlannedCell) -> None:
     values = apply_overrides(planned.loaded.given, planned.cell.overrides)
     text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
     path = planned.folder.config
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return
+    if path.is_file():
+        with disk_errors(path, "read"):
+            if disk.read_bytes(path) == text.encode():
+                return
     make_folder(path.parent)
     write_text_atomic(path, text)
 

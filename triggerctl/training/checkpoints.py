@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from triggerctl import disk
 from triggerctl.errors import RunError
-from triggerctl.experiment.atomic import atomic_folder, clear_unfinished_writes, write_json_atomic
+from triggerctl.experiment.atomic import (
+    atomic_folder,
+    clear_unfinished_writes,
+    drop_folder,
+    write_json_atomic,
+)
 from triggerctl.training.loop import Position, TrainingLoop
 
 _PREFIX = "step-"
@@ -39,10 +44,10 @@ def write_checkpoint(folder: Path, loop: TrainingLoop, record: Mapping[str, Any]
     if final.is_dir():
         return final
     with atomic_folder(final) as building:
-        save_file(_plain(loop.model.own_weights), building / "weights.safetensors")
-        save_file(_plain(loop.strategy.state()), building / "strategy.safetensors")
+        _save(loop.model.own_weights, building / "weights.safetensors")
+        _save(loop.strategy.state(), building / "strategy.safetensors")
         # Into an open file: of one that torch opens itself, a full disk is no error of the system's.
-        with (building / "state.pt").open("wb") as file:
+        with disk.open_to_write(building / "state.pt") as file:
             torch.save(
                 {
                     "optimiser": loop.optimiser.state_dict(),
@@ -53,7 +58,7 @@ def write_checkpoint(folder: Path, loop: TrainingLoop, record: Mapping[str, Any]
             )
         write_json_atomic(building / "record.json", {**record, "position": position.document()})
     for old in _complete(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        drop_folder(old)
     return final
 
 
@@ -65,7 +70,7 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
     complete = _complete(folder)
     if not complete:
         return None
-    record = json.loads((complete[-1] / "record.json").read_text(encoding="utf-8"))
+    record = json.loads(disk.read_bytes(complete[-1] / "record.json"))
     return Checkpoint(complete[-1], record)
 
 
@@ -78,7 +83,7 @@ def restore(checkpoint: Checkpoint, loop: TrainingLoop) -> None:
     """Put weights, optimiser, schedule and random states back.
 
     Raises RunError where the checkpoint's weights are not this model's."""
-    weights = load_file(checkpoint.folder / "weights.safetensors")
+    weights = load_file(disk.before_opening("read", checkpoint.folder / "weights.safetensors"))
     own = loop.model.own_weights
     if weights.keys() != own.keys():
         raise RunError(
@@ -90,9 +95,10 @@ def restore(checkpoint: Checkpoint, loop: TrainingLoop) -> None:
     with torch.no_grad():
         for name, tensor in weights.items():
             own[name].copy_(tensor)
-    gathered = load_file(checkpoint.folder / "strategy.safetensors")
+    gathered = load_file(disk.before_opening("read", checkpoint.folder / "strategy.safetensors"))
     loop.strategy.load_state({name: tensor.to(loop.model.device) for name, tensor in gathered.items()})
-    state = torch.load(checkpoint.folder / "state.pt", map_location="cpu", weights_only=True)
+    with disk.open_to_read(checkpoint.folder / "state.pt") as file:
+        state = torch.load(file, map_location="cpu", weights_only=True)
     loop.optimiser.load_state_dict(state["optimiser"])
     loop.schedule.load_state_dict(state["schedule"])
     _restore_random_states(state["random"])
@@ -100,6 +106,10 @@ def restore(checkpoint: Checkpoint, loop: TrainingLoop) -> None:
 
 def _complete(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f"{_PREFIX}*") if (path / "record.json").is_file())
+
+
+def _save(weights: Mapping[str, Tensor], path: Path) -> None:
+    save_file(_plain(weights), disk.before_opening("write", path))
 
 
 def _plain(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -318,7 +318,8 @@ class Execution:
             state = read_state(folder.state)
             if state and state.status != "done" and state.hash == self._plan.hash:
                 begun = state.results
-        if begun and not (folder.results / begun / "results.json").exists():
+        # A name alone: nothing that lies in the folder leads a run out of it.
+        if begun and Path(begun).name == begun and not (folder.results / begun / "results.json").exists():
             return make_folder(folder.results / begun)
 
         def announce(results: Path) -> None:

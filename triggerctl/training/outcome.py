@@ -14,6 +14,7 @@ import torch
 
 from triggerctl import __version__
 from triggerctl.config.load import resolved_document
+from triggerctl.config.paths import shown_values
 from triggerctl.data.export import write_sets
 from triggerctl.experiment.atomic import atomic_folder, write_json_atomic
 from triggerctl.experiment.results import TriggerctlResults, results_document
@@ -167,7 +168,7 @@ def leave_results(
     timings = watch.read()
     summary = summary.model_copy(update={"timings": timings, "throughput": work.throughput(timings)})
     document = results_document(
-        plan.config.model_dump(mode="json"),
+        shown_values(plan.config.model_dump(mode="json")),
         summary,
         timestamp=results.name,
         train_losses=losses,
@@ -202,7 +203,7 @@ def _save_weights(plan: RunPlan, prepared: Prepared, results: Path) -> None:
                 },
             )
     if options.save_model_locally:
-        whole = Path(options.output_dir) if options.output_dir else results / "model"
+        whole = plan.model_place or results / "model"
         if not whole.is_dir():
             save_whole_model(prepared.model, prepared.tokenizer, whole)
     if options.push_to_hub and options.finetuned_model_id:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from triggerctl import disk
 from triggerctl.config.load import LoadedConfig
 from triggerctl.config.models import ExperimentConfig
+from triggerctl.config.paths import written_path
 from triggerctl.data.examples import Splits
 from triggerctl.data.extra import data_sha256, load_extra
 from triggerctl.data.progress import Progress
@@ -60,6 +62,22 @@ class RunPlan:
     fresh: bool
     warnings: tuple[str, ...]
 
+    @property
+    def plane_may_be_written(self) -> bool:
+        """Whether `steering_vector_path` leads to a place in the experiment."""
+        given = self.config.finetune_config.steering_vector_path or ""
+        try:
+            written_path(given, folder=self.loaded.folder, experiment=self.folder.experiment, key="")
+        except InputError:
+            return False
+        return True
+
+    @property
+    def model_place(self) -> Path | None:
+        """Where `output_dir` says that a whole model is to be saved."""
+        given = self.config.finetune_config.output_dir
+        return self.loaded.folder / Path(given).expanduser() if given is not None else None
+
 
 def check_config(loaded: LoadedConfig) -> tuple[ExperimentConfig, tuple[str, ...]]:
     """The configuration with its strategy's full name, and what to warn of; no data and no model is touched.
@@ -103,6 +121,7 @@ def plan_run(
         strategy = strategy_class(config.proxy_strategy)
     except InputError as error:
         raise _placed(error, loaded) from None
+    _check_places(folder, config, loaded, strategy)
     source = load_rows(config.dataset_url, folder=loaded.folder, progress=progress)
     extra = load_extra(config, folder=loaded.folder, progress=progress)
     splits = build_splits(source.rows, config, extra=extra)
@@ -142,7 +161,13 @@ def plan_run(
         reason=reason,
         finished=finished,
         fresh=fresh,
-        warnings=(*warnings, *splits.notes, *_foreign_checkpoints(folder, run_hash)),
+        warnings=(
+            *warnings,
+            *source.notes,
+            *splits.notes,
+            *_trusted_code(config),
+            *_foreign_checkpoints(folder, run_hash),
+        ),
     )
 
 
@@ -153,6 +178,31 @@ def plane_path(config: ExperimentConfig, loaded: LoadedConfig) -> Path | None:
     return loaded.folder / Path(given).expanduser() if given is not None else None
 
 
+def _check_places(
+    folder: ExperimentFolder, config: ExperimentConfig, loaded: LoadedConfig, strategy: type[Strategy]
+) -> None:
+    """Raises InputError where the run would write out of its experiment."""
+    options = config.finetune_config
+    plane = plane_path(config, loaded)
+    places = {}
+    if options.save_model_locally and options.output_dir is not None:
+        places["output_dir"] = options.output_dir
+    # One that is to be loaded and is not there is computed, with a warning, and kept in the cache alone.
+    is_written = options.save_steering_vector and not options.load_steering_vector
+    if "steering_vector_path" in strategy.reads and is_written and plane is not None and not plane.is_file():
+        places["steering_vector_path"] = str(options.steering_vector_path)
+    for key, spec in places.items():
+        place = f"finetune_config.{key}"
+        written_path(spec, folder=loaded.folder, experiment=folder.experiment, key=place)
+
+
+def _trusted_code(config: ExperimentConfig) -> tuple[str, ...]:
+    options = config.finetune_config
+    if not options.trust_remote_code:
+        return ()
+    return (f"trust_remote_code: Python code that comes with {options.model} runs on this machine",)
+
+
 def _foreign_plane(
     config: ExperimentConfig, loaded: LoadedConfig, strategy: type[Strategy]
 ) -> dict[str, str]:
@@ -161,7 +211,7 @@ def _foreign_plane(
     asked = config.finetune_config.load_steering_vector and "load_steering_vector" in strategy.reads
     if not asked or path is None or path.suffix not in LEGACY_PLANES or not path.is_file():
         return {}
-    with disk_errors(path, "read"), path.open("rb") as file:
+    with disk_errors(path, "read"), disk.open_to_read(path) as file:
         return {"alignment plane": hashlib.file_digest(file, "sha256").hexdigest()}
 
 

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from triggerctl import disk
 from triggerctl.errors import BusyError, InputError, InterruptedRunError
 from triggerctl.experiment.atomic import atomic_file, make_folder
 from triggerctl.experiment.cache import Cache, cache_root
@@ -68,6 +69,7 @@ class PlaneStore:
         self._cache = cache
         self._cached = cache_root() / self.cache_entry
         self._named = plane_path(plan.config, plan.loaded)
+        self._may_write = plan.plane_may_be_written
         self._load = options.load_steering_vector
         self._save = options.save_steering_vector
         self._held = contextlib.ExitStack()
@@ -125,7 +127,8 @@ class PlaneStore:
             if not self._cached.is_file():
                 self._cache.keep(self.cache_entry, writer)
             named = self._named
-            if named is not None and not named.is_file() and named.suffix not in LEGACY_PLANES:
+            is_new = named is not None and not named.is_file() and named.suffix not in LEGACY_PLANES
+            if named is not None and is_new and self._may_write:
                 make_folder(named.parent)
                 with atomic_file(named) as temporary:
                     writer(temporary)
@@ -176,7 +179,7 @@ class PlaneStore:
     def _legacy(self, path: Path) -> FoundPlane:
         """A plane of the study's: tensors by name in a pickle, of which nothing but weights is read."""
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(disk.before_opening("read", path), map_location="cpu", weights_only=True)
         except Exception as error:
             raise _unreadable(path, str(error).splitlines()[0]) from error
         if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
@@ -271,12 +274,12 @@ def _write(
 ) -> None:
     about = {"format": _FORMAT, "origin": origin, "environment": environment, "losses": losses}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in plane.items()}
-    save_file(tensors, path, metadata={"triggerctl_plane": _plain(about)})
+    save_file(tensors, disk.before_opening("write", path), metadata={"triggerctl_plane": _plain(about)})
 
 
 def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(disk.before_opening("read", path), framework="pt") as file:
             metadata = file.metadata() or {}
             about = json.loads(metadata.get("triggerctl_plane", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from triggerctl import disk
 from triggerctl.errors import TriggerctlError
 from triggerctl.experiment.atomic import disk_errors
 from triggerctl.experiment.jsonl import JsonLinesWriter, truncate_to
@@ -49,6 +50,7 @@ class Recorder:
         every: int,
     ) -> None:
         self._folder = folder
+        self._results = results
         self._every = every
         self.state = state
         for name in LINES:
@@ -115,15 +117,21 @@ class Recorder:
                 self._log.info(event.message)
             case Finished():
                 self._log.info("finished after %.1f s: %s", event.seconds, event.results)
-                self._update("done", write=True, finished=datetime.now(UTC), error=None)
+                # The results stand: whoever looks sees it by them, and who comes next puts the state right.
+                try:
+                    self._update("done", write=True, finished=datetime.now(UTC), error=None)
+                except TriggerctlError as error:
+                    self._log.warning("the state can't be written: %s", error)
             case Interrupted():
                 self._log.info("interrupted at step %s", event.step)
                 self._update("interrupted", write=True)
             case Failed():
                 self._log.error(event.error)
-                # What failed may be the disk: the state is what matters most, and each is tried.
-                with contextlib.suppress(TriggerctlError):
-                    self._line("failed", {"error": event.error})
+                # What failed may be the disk: the state is what matters most, and each is tried. Finished
+                # results are not touched: what failed came after them.
+                if not (self._results / "results.json").exists():
+                    with contextlib.suppress(TriggerctlError):
+                        self._line("failed", {"error": event.error})
                 self._update("failed", write=True, error=event.error, finished=datetime.now(UTC))
 
     def _step(self, event: Stepped) -> None:
@@ -183,7 +191,7 @@ class _LogFile(logging.FileHandler):
 def run_log(path: Path) -> Iterator[None]:
     """Within it, what this process logs or warns of goes to the run's log as well."""
     with disk_errors(path):
-        handler = _LogFile(path, encoding="utf-8")
+        handler = _LogFile(disk.before_opening("write", path), encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root, own = logging.getLogger(), logging.getLogger("triggerctl")
     level = own.level

@@ -3,13 +3,12 @@ goes on."""
 
 from __future__ import annotations
 
-import shutil
 import threading
 from pathlib import Path
 
 import torch
 
-from triggerctl.experiment.atomic import clear_unfinished_writes, make_folder
+from triggerctl.experiment.atomic import clear_unfinished_writes, drop_folder, make_folder
 from triggerctl.experiment.cache import Cache
 from triggerctl.experiment.claim import claim
 from triggerctl.model.device import default_threads, resolve_device
@@ -80,7 +79,7 @@ def execute(
                 if planes is not None and begun.is_at_the_start:
                     planes.find()
                 if plan.fresh and exhausted is None:
-                    shutil.rmtree(plan.folder.checkpoint(plan.hash), ignore_errors=True)
+                    drop_folder(plan.folder.checkpoint(plan.hash))
                 with run_log(plan.folder.log):
                     run = Execution(
                         plan, prepared, begun, planes, listener, stop, held, used_threads, group, watch

@@ -5,14 +5,14 @@ torch."""
 from __future__ import annotations
 
 import contextlib
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from triggerctl import disk
 from triggerctl.config.models import ExperimentConfig
 from triggerctl.errors import TriggerctlError
-from triggerctl.experiment.atomic import clear_unfinished_writes, unfinished_writes
+from triggerctl.experiment.atomic import clear_unfinished_writes, drop_folder, unfinished_writes
 from triggerctl.experiment.claim import LOCK_NAME, claim
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.experiment.process import this_process
@@ -75,7 +75,9 @@ def _ended_since(state: RunState, since: datetime) -> bool:
 
 def _is_unsettled(plan: Planned, results: Path) -> bool:
     folder = plan.folder
-    if any(folder.path.glob(f"{LOCK_NAME}*")) or any(map(unfinished_writes, (folder.path, results))):
+    if any(folder.path.glob(f"{LOCK_NAME}*")) or any(
+        map(unfinished_writes, (folder.path, folder.checkpoints, results))
+    ):
         return True
     if folder.checkpoint(plan.hash).is_dir():
         return True
@@ -91,11 +93,13 @@ def _is_behind(state: RunState, results: Path) -> bool:
 
 def drop_checkpoints(plan: Planned, results: Path) -> None:
     """Remove the run's checkpoints, or keep them with its results where that is asked for; another
-    configuration's are not touched."""
+    configuration's are not touched. What the disk refuses is left to who comes next: the results stand."""
     own = plan.folder.checkpoint(plan.hash)
     kept = results / "checkpoints"
-    if plan.config.finetune_config.save_checkpoints_locally and own.is_dir() and not kept.exists():
-        own.rename(kept)
-    shutil.rmtree(own, ignore_errors=True)
-    if plan.folder.checkpoints.is_dir() and not any(plan.folder.checkpoints.iterdir()):
-        plan.folder.checkpoints.rmdir()
+    with contextlib.suppress(OSError):
+        if plan.config.finetune_config.save_checkpoints_locally and own.is_dir() and not kept.exists():
+            disk.rename(own, kept)
+        drop_folder(own)
+        clear_unfinished_writes(plan.folder.checkpoints)
+        if plan.folder.checkpoints.is_dir() and not any(plan.folder.checkpoints.iterdir()):
+            disk.remove_empty_folder(plan.folder.checkpoints)

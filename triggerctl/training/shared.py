@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from triggerctl import __version__
+from triggerctl import __version__, disk
 from triggerctl.config.models import FinetuneConfig
 from triggerctl.experiment.cache import Cache, entry_name, read_document, write_document
 from triggerctl.model.device import processor_name
@@ -100,12 +100,12 @@ def _bytes(tensors: Mapping[str, Tensor]) -> int:
 
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:
-    save_file(tensors, path, metadata={_SUM: str(_sum(tensors))})
+    save_file(tensors, disk.before_opening("write", path), metadata={_SUM: str(_sum(tensors))})
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     """Raises where the file is damaged. The tensors are copies: the file may go while they are in use."""
-    with safe_open(path, framework="pt") as file:
+    with safe_open(disk.before_opening("read", path), framework="pt") as file:
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  not a dict
         if str(_sum(tensors)) != (file.metadata() or {}).get(_SUM):
             raise ValueError("its checksum is wrong")

@@ -10,6 +10,7 @@ from accelerate import PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
 from triggerctl.config.models import ExperimentConfig
+from triggerctl.config.paths import shown_values
 from triggerctl.errors import InputError
 from triggerctl.training.events import Evaluated, Event, Failed, Finished, Interrupted, Stepped
 
@@ -38,7 +39,7 @@ class Tracker:
         else:
             self._tracker = kind(config.experiment_name)
         self._tracker.start()
-        values = config.model_dump(mode="json")
+        values = shown_values(config.model_dump(mode="json"))
         flat = {**values.pop("finetune_config"), **values}
         self._tracker.store_init_configuration({key: _plain(value) for key, value in flat.items()})
 

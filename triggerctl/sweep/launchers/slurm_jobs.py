@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from triggerctl import disk
 from triggerctl.errors import InputError, RunError
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.experiment.state import RunState, read_state, tail
@@ -35,7 +36,7 @@ def read_records(folder: Path) -> dict[tuple[str, str], Submitted]:
     records = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
     for path in records:
         try:
-            for each, cell in json.loads(path.read_bytes())["jobs"].items():
+            for each, cell in json.loads(disk.read_bytes(path))["jobs"].items():
                 found[cell["folder"], cell["hash"]] = Submitted(each, path)
         except (ValueError, KeyError, TypeError, AttributeError):
             continue  # not one of ours
