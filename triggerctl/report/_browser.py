@@ -8,8 +8,9 @@ browser starts with it.
 
     _browser.py FOLDER TABS
 
-FOLDER is its own and is removed when it ends; so many figures are drawn side by side. Each line of its input is the path of a job file, kaleido's
-figure dictionaries as JSON, as a JSON string; for each it answers with one line, [code, what went wrong].
+FOLDER is its own and is removed when it ends; TABS figures are drawn side by side. Each line of its input is
+the path of a job file, kaleido's figure dictionaries as JSON, as a JSON string; for each it answers with one
+line, [code, what went wrong].
 """
 
 from __future__ import annotations
