@@ -208,7 +208,10 @@ def test_a_saved_adapter_gives_the_same_logits_when_loaded_again(tmp_path: Path)
     again = PeftModel.from_pretrained(network, str(tmp_path / "adapter"))
     ids = torch.arange(10).unsqueeze(0)
     with torch.no_grad():
-        assert torch.equal(again(input_ids=ids).logits, model.network(input_ids=ids).logits)
+        found, expected = again(input_ids=ids).logits, model.network(input_ids=ids).logits
+    # Loaded with peft's own layers, which sum in another order; the saved weights themselves are compared
+    # bit by bit as they are saved.
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])

@@ -17,7 +17,7 @@ def new_drawer() -> Drawer:
     while the worker loads what training takes."""
     from triggerctl.report.images import Drawer
 
-    drawer = Drawer()
+    drawer = Drawer(tabs=2)
     drawer.start()
     return drawer
 

@@ -6,10 +6,11 @@ signal handlers, threads, random numbers) reaches a training that is still in me
 started it, however that one ends: then its input is closed. It must import nothing of triggerctl. Its
 browser starts with it.
 
-    _browser.py FOLDER
+    _browser.py FOLDER TABS
 
-FOLDER is its own and is removed when it ends. Each line of its input is the path of a job file, kaleido's
-figure dictionaries as JSON, as a JSON string; for each it answers with one line, [code, what went wrong].
+FOLDER is its own and is removed when it ends; TABS figures are drawn side by side. Each line of its input is
+the path of a job file, kaleido's figure dictionaries as JSON, as a JSON string; for each it answers with one
+line, [code, what went wrong].
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ PATIENCE = 5.0
 """Seconds a browser may take to close once nobody waits for its images any more."""
 
 
-async def serve(questions: TextIO, answers: TextIO, folder: Path) -> None:
+async def serve(questions: TextIO, answers: TextIO, folder: Path, tabs: int) -> None:
     """Draw job after job. A browser that fails is answered for and not used again: the process ends."""
     import kaleido
     from choreographer.errors import ChromeNotFoundError
@@ -40,7 +41,7 @@ async def serve(questions: TextIO, answers: TextIO, folder: Path) -> None:
     _listen(questions, lines, asyncio.get_running_loop(), folder)
     try:
         # Without `mathjax: False` the browser would ask a server for a script we have no use for.
-        browser: Any = kaleido.Kaleido(mathjax=False, timeout=None)
+        browser: Any = kaleido.Kaleido(n=tabs, mathjax=False, timeout=None)
     except ChromeNotFoundError:
         if await lines.get():
             _answer(answers, NO_BROWSER, "")
@@ -110,6 +111,6 @@ if __name__ == "__main__":
     logging.disable(logging.CRITICAL)
     own = Path(sys.argv[1])
     try:
-        asyncio.run(serve(*_own_streams(), own))
+        asyncio.run(serve(*_own_streams(), own, int(sys.argv[2])))
     finally:
         shutil.rmtree(own, ignore_errors=True)

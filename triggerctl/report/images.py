@@ -80,9 +80,11 @@ def _write_images(figures: Mapping[Path, go.Figure], drawer: Drawer | None, time
 
 class Drawer:
     """The drawing process and its browser, started by `start` or at the first job and kept until `close`, or
-    until the process that owns it is gone. One that has died or hung is replaced at the next job."""
+    until the process that owns it is gone. One that has died or hung is replaced at the next job. `tabs`: how
+    many figures are drawn side by side; more of them take longer to start."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, tabs: int = 1) -> None:
+        self._tabs = tabs
         self._child: _Child | None = None
 
     def __enter__(self) -> Drawer:
@@ -94,7 +96,7 @@ class Drawer:
     def start(self) -> None:
         """Start the process and its browser, and don't wait for them: they come up beside other work."""
         with contextlib.suppress(OSError):  # the folder for temporary files: who draws will say so
-            self._child = self._child or _Child()
+            self._child = self._child or _Child(self._tabs)
 
     def close(self, *, kindly: bool = True) -> None:
         """End the process and its browser."""
@@ -119,7 +121,7 @@ class Drawer:
 
     def _ask(self, figures: Mapping[Path, go.Figure], timeout: float) -> tuple[int, str]:
         """The process's answer; where it isn't DONE, there is no process afterwards."""
-        self._child = self._child or _Child()
+        self._child = self._child or _Child(self._tabs)
         code, said = self._child.draw(figures, timeout)
         if code != DONE:
             self.close(kindly=code != HUNG)
@@ -130,13 +132,13 @@ class _Child:
     """One drawing process. Its temporary files, its browser's and the drafts of figures lie in a folder that
     goes with it, so that nothing stays where the owner is killed in the midst of a job."""
 
-    def __init__(self) -> None:
+    def __init__(self, tabs: int) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="triggerctl-drawing-", dir=_temporary_folder()))
         self._log = (self._folder / "log").open("w+", encoding="utf-8", errors="replace")
         script = Path(__file__).with_name("_browser.py")
         # -P: this folder must not go in front of the standard library (`statistics`).
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(script), str(self._folder)],
+            [sys.executable, "-P", str(script), str(self._folder), str(tabs)],
             env={**os.environ, "TMPDIR": str(self._folder)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from triggerctl.errors import InterruptedRunError
 from triggerctl.model.causal import CausalModel
+from triggerctl.model.device import as_many_threads_as_pay
 from triggerctl.strategies.base import MAIN, Phase, Strategy, Tensors, Update
 from triggerctl.training.chance import named_seed
 from triggerctl.training.events import Listener, PhaseStarted, Stepped
@@ -23,6 +24,7 @@ from triggerctl.training.gradients import GradientPass, PhaseData
 from triggerctl.training.guards import Guards
 from triggerctl.training.optimiser import build_optimiser, build_schedule
 from triggerctl.training.parallel import ALONE, Group
+from triggerctl.training.speed import widths
 from triggerctl.training.streams import (
     Units,
     epoch_updates,
@@ -118,6 +120,7 @@ class TrainingLoop:
         self._initial = _initial(self.phases, self._weights)
         self._pass: GradientPass
         self._guards: Guards
+        self._operations: int
         if self.phases:
             for earlier in self.phases[: position.phase]:
                 self._rearrange(earlier)
@@ -143,6 +146,15 @@ class TrainingLoop:
 
     def _lengths(self, phase: int) -> dict[str, int]:
         return {name: len(stream) for name, stream in self.data[phase].streams.items()}
+
+    def _operations_of_a_product(self) -> int:
+        """Of the model's largest matrix by the tokens of one micro-batch of the pacing stream, on average."""
+        pacing = next(iter(self.data[self.position.phase].streams.values()), None)
+        if not pacing:
+            return 0
+        hidden, intermediate = widths(self.model.network)
+        mean = sum(len(row.input_ids) for row in pacing.rows) / len(pacing)
+        return int(2 * mean * min(self._micro_batch, len(pacing)) * hidden * intermediate)
 
     @property
     def _synchronized(self) -> bool:
@@ -190,6 +202,7 @@ class TrainingLoop:
         self.optimiser = build_optimiser(self._optimiser_name, self._weights.values(), self.options)
         self.schedule = build_schedule(self.optimiser, self.options, max(1, updates))
         self._guards = Guards(self._weights, self.model.vocabulary, self.options)
+        self._operations = self._operations_of_a_product()
         self._pass = GradientPass(
             self.model,
             phase,
@@ -223,7 +236,8 @@ class TrainingLoop:
             while position.update < len(plan) and position.step < updates:
                 self._stop_if_asked()
                 update_began = time.perf_counter()
-                loss, terms, rate, norm = self._update(phase, plan[position.update], updates)
+                with as_many_threads_as_pay(self._operations):
+                    loss, terms, rate, norm = self._update(phase, plan[position.update], updates)
                 training += time.perf_counter() - update_began
                 position.update += 1
                 position.step += 1
