@@ -28,7 +28,9 @@ Strategy = Annotated[
     str | None, typer.Option("--strategy", metavar="NAME", help="Instead of the config's proxy_strategy.")
 ]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, metavar="N", help="CPU threads of a run, at most.")]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, metavar="N", help="CPU threads of a run, at most.")
+]
 GpusPerRun = Annotated[
     int,
     typer.Option(
