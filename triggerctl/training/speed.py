@@ -21,6 +21,8 @@ FORWARD = 2
 """Operations of a forward pass, by token and parameter."""
 
 _SECONDS = 0.15
+_MEASURED: dict[str, float] = {}
+"""Of this process, by entry of the cache."""
 _FORMAT = 1
 
 
@@ -65,9 +67,11 @@ def best_matmul_rate(
 ) -> float:
     """Operations a second in products of the model's own shape, with this process's threads: the best of what
     is measured now and what earlier runs on such a machine have left in the cache. A run that was disturbed
-    by another so does not take its own trouble for the machine's."""
+    by another so does not take its own trouble for the machine's. A process measures once."""
     hidden, intermediate = widths(network)
     entry = _entry(device, dtype, hidden, intermediate)
+    if entry in _MEASURED:
+        return _MEASURED[entry]
     shelf = Cache(enabled=cache.enabled)  # of its own: a rate is nothing that a run's numbers depend on
     known = shelf.read(entry, lambda path: float(read_document(path))) or 0.0
     measured = matmul_rate(
@@ -75,7 +79,8 @@ def best_matmul_rate(
     )
     if measured > known:
         shelf.keep(entry, lambda path: write_document(path, measured))
-    return max(known, measured)
+    _MEASURED[entry] = max(known, measured)
+    return _MEASURED[entry]
 
 
 def widths(network: PreTrainedModel) -> tuple[int, int]:
