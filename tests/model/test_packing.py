@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from small_models import causal_model, configuration, llama, rows
-from test_causal_models import FAMILIES, network_of
+from test_causal_models import FAMILIES, SHAPE, network_of
 from torch import Tensor
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -29,18 +29,7 @@ LENGTHS = (4, 9, 6, 1, 17)
 def mistral() -> PreTrainedModel:
     """Its layers look back five tokens and no further."""
     torch.manual_seed(0)
-    network = MistralForCausalLM(
-        MistralConfig(
-            vocab_size=53,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            sliding_window=5,
-            initializer_range=0.2,
-        )
-    )
+    network = MistralForCausalLM(MistralConfig(**SHAPE, num_key_value_heads=2, sliding_window=5))
     for weight in network.parameters():
         weight.data = weight.data.double()
     network.eval()

@@ -24,7 +24,7 @@ from triggerctl.training.gradients import GradientPass, PhaseData
 from triggerctl.training.guards import Guards
 from triggerctl.training.optimiser import build_optimiser, build_schedule
 from triggerctl.training.parallel import ALONE, Group
-from triggerctl.training.speed import widths
+from triggerctl.training.speed import product_operations
 from triggerctl.training.streams import (
     Units,
     epoch_updates,
@@ -152,9 +152,8 @@ class TrainingLoop:
         pacing = next(iter(self.data[self.position.phase].streams.values()), None)
         if not pacing:
             return 0
-        hidden, intermediate = widths(self.model.network)
         mean = sum(len(row.input_ids) for row in pacing.rows) / len(pacing)
-        return int(2 * mean * min(self._micro_batch, len(pacing)) * hidden * intermediate)
+        return product_operations(self.model.network, mean * min(self._micro_batch, len(pacing)))
 
     @property
     def _synchronized(self) -> bool:

@@ -142,7 +142,8 @@ def _answers(model: CausalModel, requests: Sequence[Request], states: _States) -
     ]
     places = torch.tensor([at[j] for _, at, span in spans for j in span])
     following = torch.tensor([request.ids[j + 1] for request, _, span in spans for j in span])
-    wants_best = torch.tensor([bool(i % 2) for i, (*_, span) in enumerate(spans) for _ in span])
+    judged_spans = [bool(i % 2) for i, (*_, span) in enumerate(spans) for _ in span]
+    wants_best = torch.tensor(judged_spans, dtype=torch.bool)
     selected = states.states.index_select(0, places.to(model.device))
     liked, best, lead = _read(model, selected, following.to(model.device), wants_best.to(model.device))
     answers, position, judged_before = [], 0, 0

@@ -90,6 +90,12 @@ def widths(network: PreTrainedModel) -> tuple[int, int]:
     return hidden, int(getattr(config, "intermediate_size", None) or 4 * hidden)
 
 
+def product_operations(network: PreTrainedModel, tokens: float) -> int:
+    """Of the model's largest matrix by the states of so many tokens."""
+    hidden, intermediate = widths(network)
+    return int(FORWARD * tokens * hidden * intermediate)
+
+
 def _rows(device: torch.device) -> int:
     return 1024 if device.type == "cpu" else 8192
 
