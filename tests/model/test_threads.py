@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from triggerctl.model.device import WORTH_A_THREAD, as_many_threads_as_pay
+from triggerctl.model.threads import WORTH_A_THREAD, as_many_threads_as_pay
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ class Batch:
     loss_mask:      (batch, tokens) bool, true where a token is a target: the logits of the place before it
                     are to predict it. Never true at the first token of a row or at padding.
     answer_mask:    (batch, tokens) bool, true at the tokens of the answer, whatever the loss is on.
-    lengths:        real tokens of each row; a "place" below counts them through, row after row.
+    rows:           the real tokens of each row; a "place" below counts them through, row after row.
     attended:       (places,) int64, where each place lies in the flattened tensors above.
     loss_at:        (targets,) int64, the places at which `loss_mask` is true.
     answer_at:      (answer tokens,) int64, the places at which `answer_mask` is true.
@@ -32,10 +32,15 @@ class Batch:
     attention_mask: Tensor
     loss_mask: Tensor
     answer_mask: Tensor
-    lengths: tuple[int, ...]
+    rows: tuple[tuple[int, ...], ...]
     attended: Tensor
     loss_at: Tensor
     answer_at: Tensor
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """How many real tokens each row has."""
+        return tuple(map(len, self.rows))
 
     @property
     def position_ids(self) -> Tensor:
@@ -50,7 +55,7 @@ class Batch:
             self.attention_mask.to(device, non_blocking=True),
             self.loss_mask.to(device, non_blocking=True),
             self.answer_mask.to(device, non_blocking=True),
-            self.lengths,
+            self.rows,
             self.attended.to(device, non_blocking=True),
             self.loss_at.to(device, non_blocking=True),
             self.answer_at.to(device, non_blocking=True),
@@ -83,7 +88,7 @@ def collate(rows: Sequence[Encoded], pad_id: int, *, side: Literal["left", "righ
         attention_mask,
         loss_mask,
         answer_mask,
-        tuple(len(row.input_ids) for row in rows),
+        tuple(row.input_ids for row in rows),
         attended,
         loss_mask.flatten()[attended].nonzero().squeeze(1),
         answer_mask.flatten()[attended].nonzero().squeeze(1),

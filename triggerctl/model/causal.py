@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from peft import PeftModel
@@ -17,7 +19,29 @@ from transformers import PreTrainedModel
 
 from triggerctl.data.batches import Batch
 from triggerctl.model.adapters import stack_adapter
-from triggerctl.model.packing import Packing, heeds_packing, packed_batch, packed_states
+from triggerctl.model.packing import Packed, heeds_packing, pack, pack_shared, packed_states, sent
+from triggerctl.model.threads import (
+    FORWARD,
+    WORTH_A_LANE,
+    as_many_threads_as_pay,
+    product_operations,
+    side_by_side,
+    widths,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """What a model said of a batch. states: (tokens, hidden), what the head works on; at: (places,) int64,
+    which of them each place of the batch has; shares: whether several places may have the same."""
+
+    states: Tensor
+    at: Tensor
+    shares: bool
+
+    def at_places(self) -> Tensor:
+        """(places, hidden)."""
+        return self.states.index_select(0, self.at)
 
 
 class CausalModel:
@@ -34,6 +58,12 @@ class CausalModel:
         self._finish = _logit_rule(network)
         self.splits = self._head_can_stand_alone()
         self.packs = self.splits and heeds_packing(network)
+        self._drops = _drops(network)
+        self._checkpoints = any(getattr(m, "gradient_checkpointing", False) for m in network.modules())
+        self._lanes = 1
+        self._given_threads: int | None = None
+        # A walk through all modules takes as long as a small model's layer.
+        self._trained = list(self.trainable.values())
         # Biases trained beside LoRA's matrices are the model's own: an adapter that is off leaves them moved.
         self._biases = [
             (weight, weight.detach().clone())
@@ -65,6 +95,8 @@ class CausalModel:
         if self.adapter is None:
             raise RuntimeError("only an adapter can be stacked")
         stack_adapter(self.adapter, seed=seed)
+        self._drops = _drops(self.network)
+        self._trained = list(self.trainable.values())
 
     def hidden(self, input_ids: Tensor) -> Tensor:
         """What the head works on: final hidden states (batch, tokens, hidden). For a model whose head can't
@@ -77,13 +109,76 @@ class CausalModel:
 
     def states(self, batch: Batch) -> Tensor:
         """What the head works on at every real token of a batch, row after row: (places, hidden)."""
-        if self.packs:
-            return self.packed(packed_batch(batch))
-        return batch.at_places(self.hidden(batch.input_ids))
+        return self.passed(batch).at_places()
 
-    def packed(self, packing: Packing) -> Tensor:
-        """The same at every token of a packing: (tokens, hidden). Only where the model packs."""
-        return packed_states(self._decoder, packing)[0]
+    def passed(self, batch: Batch) -> Passed:
+        """The same, a token that rows have in common there once where this model can."""
+        if not self.packs:
+            states = batch.at_places(self.hidden(batch.input_ids))
+            return Passed(states, torch.arange(states.shape[0], device=states.device), shares=False)
+        packed = self._pack(batch)
+        return Passed(self.packed(packed), self._places(packed), shares=self._shares())
+
+    def packed(self, packed: Packed) -> Tensor:
+        """What the head works on at every token of the packings: (tokens, hidden). Only where the model
+        packs."""
+        return self._through_the_layers(packed)[0]
+
+    def pack_shared(self, sequences: Sequence[Sequence[int]]) -> Packed:
+        """The sequences for `packed`, what they begin with in common there once."""
+        return pack_shared(sequences, self.device, parts=self._lanes_now())
+
+    @contextlib.contextmanager
+    def threads_for(self, tokens: float) -> Iterator[None]:
+        """Within it, passes over about so many tokens use as many CPU threads as pay, in their products or
+        side by side."""
+        given = torch.get_num_threads()
+        with as_many_threads_as_pay(product_operations(self.network, tokens)) as lanes:
+            if self.device.type == "cpu":
+                self._lanes = max(1, min(lanes, int(tokens // WORTH_A_LANE)))
+                self._given_threads = given
+            try:
+                yield
+            finally:
+                self._lanes, self._given_threads = 1, None
+
+    @contextlib.contextmanager
+    def threads_for_the_head(self, positions: int) -> Iterator[None]:
+        """The same for the head alone, which may be larger than the layers."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._given_threads or before)
+        try:
+            width, _ = widths(self.network)
+            with as_many_threads_as_pay(2 * FORWARD * positions * width * self.vocabulary):
+                yield
+        finally:
+            torch.set_num_threads(before)
+
+    def _lanes_now(self) -> int:
+        """Each lane has the gradients of all trained weights for itself: few under LoRA alone. Checkpointing
+        sets the state of chance, which all threads share."""
+        trains = torch.is_grad_enabled()
+        return 1 if trains and (self.adapter is None or self._checkpoints) else self._lanes
+
+    def _shares(self) -> bool:
+        """Whether rows may share tokens. Dropout falls on each row anew; and a GPU sums the gradients of what
+        is shared in an order that isn't always the same."""
+        if self.network.training and self._drops:
+            return False
+        return self.device.type == "cpu" or not torch.is_grad_enabled()
+
+    def _pack(self, batch: Batch) -> Packed:
+        return self.pack_shared(batch.rows) if self._shares() else pack(batch.rows, self.device)
+
+    def _through_the_layers(self, packed: Packed, *, every_layer: bool = False) -> tuple[Tensor, ...]:
+        passes = [
+            partial(packed_states, self._decoder, packing, every_layer=every_layer)
+            for packing in packed.packings
+        ]
+        return side_by_side(passes, self._trained)
+
+    def _places(self, packed: Packed) -> Tensor:
+        return sent(torch.tensor([token for tokens in packed.at for token in tokens]), self.device)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (…, vocab) of selected rows of `hidden` (…, hidden)."""
@@ -95,7 +190,10 @@ class CausalModel:
         """Every layer's output at every real token, each (places, hidden), the embedding left out; the last
         after the final norm."""
         if self.packs:
-            return packed_states(self._decoder, packed_batch(batch), every_layer=True)
+            packed = self._pack(batch)
+            at = self._places(packed)
+            layers = self._through_the_layers(packed, every_layer=True)
+            return tuple(layer.index_select(0, at) for layer in layers)
         decoder = self._decoder if self.splits else self.network
         states: tuple[Tensor, ...] = decoder(
             input_ids=batch.input_ids, use_cache=False, output_hidden_states=True
@@ -177,6 +275,13 @@ class CausalModel:
         finally:
             self.network.train(was_training)
         return parts.shape == whole.shape and bool(torch.allclose(parts, whole, rtol=1e-5, atol=1e-5))
+
+
+def _drops(network: PreTrainedModel) -> bool:
+    """Whether training drops anything: layers say so, or the configuration where attention does."""
+    layers = any(isinstance(layer, nn.Dropout) and layer.p > 0 for layer in network.modules())
+    options = network.config.get_text_config().to_dict().items()
+    return layers or any("drop" in name and isinstance(p, float) and p > 0 for name, p in options)
 
 
 def _logit_rule(network: PreTrainedModel) -> Callable[[Tensor], Tensor]:

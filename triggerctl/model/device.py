@@ -6,7 +6,6 @@ import contextlib
 import functools
 import platform
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -66,24 +65,6 @@ def device_count(device: torch.device) -> int:
 def default_threads() -> int:
     """As many threads as this process may use cores."""
     return available_cores()
-
-
-WORTH_A_THREAD = 100_000_000
-"""Operations of a product for which it pays to wake one more thread: a millisecond of one core's work. Small
-models train faster on one thread than on two that wait for each other in every layer."""
-
-
-@contextlib.contextmanager
-def as_many_threads_as_pay(operations: int) -> Iterator[None]:
-    """Within it PyTorch uses no more CPU threads than a product of so many operations keeps busy, and never
-    more than before. By rule, so that the same work always uses as many: sums in another order would be other
-    numbers."""
-    most = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(most, operations // WORTH_A_THREAD)))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(most)
 
 
 @functools.cache

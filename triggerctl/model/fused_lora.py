@@ -34,7 +34,9 @@ class FusedLinear(Linear):
             return whole
         weight, bias = self._base()
         # As under autocast: the adapter's weights may be kept wider than the model computes.
-        a, b = (weight.to(x.dtype) for weight in self._matrices(name))
+        a, b = self._matrices(name)
+        if a.dtype != x.dtype:
+            a, b = a.to(x.dtype), b.to(x.dtype)
         scaling = float(self.scaling[name])
         if torch.is_grad_enabled():
             fused: Tensor = _Fused.apply(x, weight, bias, a, b, scaling)  # type: ignore[no-untyped-call]
@@ -46,27 +48,37 @@ class FusedLinear(Linear):
         return _unflattened(found, x)
 
     def _base(self) -> tuple[Tensor, Tensor | None]:
-        base = self.get_base_layer()
-        assert isinstance(base, nn.Linear)
-        return base.weight, base.bias
+        base = _child(self, "base_layer")._parameters
+        weight = base["weight"]
+        assert weight is not None
+        return weight, base["bias"]
 
     def _matrices(self, name: str) -> tuple[Tensor, Tensor]:
         """A (r, in) and B (out, r)."""
-        first, second = self.lora_A[name], self.lora_B[name]
-        assert isinstance(first, nn.Linear)
-        assert isinstance(second, nn.Linear)
-        return first.weight, second.weight
+        first, second = (_child(_child(self, each), name)._parameters["weight"] for each in ("lora_A", "lora_B"))
+        assert first is not None
+        assert second is not None
+        return first, second
 
     def _plainly_active(self) -> str | None:
         """The adapter that is on, where it is the only one and of the plain kind."""
         if self.disable_adapters or self.merged or len(self.active_adapters) != 1:
             return None
         [name] = self.active_adapters
-        if name not in self.lora_A or name in self.lora_variant or self.lora_B[name].bias is not None:
+        after = _child(self, "lora_B")._modules.get(name)
+        if after is None or name in self.lora_variant or after._parameters["bias"] is not None:
             return None
-        drops = self.training and not isinstance(self.lora_dropout[name], nn.Identity)
+        drops = self.training and not isinstance(_child(_child(self, "lora_dropout"), name), nn.Identity)
         trained = any(weight is not None and weight.requires_grad for weight in self._base())
         return None if drops or trained else str(name)
+
+
+def _child(module: nn.Module, name: str) -> nn.Module:
+    """As an attribute, but found at once: this is asked a dozen times a layer, and a small model's layer
+    takes no longer than the asking."""
+    child = module._modules[name]
+    assert child is not None
+    return child
 
 
 def _forward(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -17,8 +18,6 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
-
-from triggerctl.data.batches import Batch
 
 NAME = "triggerctl_packed"
 """As what transformers knows the attention below."""
@@ -58,7 +57,7 @@ class Group:
     def to(self, device: torch.device) -> Group:
         """The same on another device; copies to a GPU don't wait."""
         queries, keys, starts, places = (
-            _sent(each, device) for each in (self.queries, self.keys, self.starts, self.places)
+            sent(each, device) for each in (self.queries, self.keys, self.starts, self.places)
         )
         return Group(queries, keys, starts, places, self.causal)
 
@@ -83,24 +82,66 @@ class Packing:
 class _Row:
     """A sequence's part in attention: the tokens of the packing that are its own, and all it consists of."""
 
-    own: list[int]
-    path: list[int]
+    own: Sequence[int]
+    path: Sequence[int]
 
 
-def packed_batch(batch: Batch) -> Packing:
-    """The rows of a batch one after the other, where the batch is."""
-    rows: list[_Row] = []
-    positions: list[int] = []
-    for length in batch.lengths:
-        tokens = list(range(len(positions), len(positions) + length))
-        rows.append(_Row(tokens, tokens))
-        positions += range(length)
-    return _packing(batch.at_places(batch.input_ids), positions, rows)
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Sequences in packings that know nothing of each other.
+
+    packings: whose tokens are counted through, one packing after the other.
+    at:       where each sequence's tokens are."""
+
+    packings: tuple[Packing, ...]
+    at: tuple[Sequence[int], ...]
+
+    @property
+    def tokens(self) -> int:
+        """How many go through the model."""
+        return sum(packing.ids.numel() for packing in self.packings)
 
 
-def pack_shared(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[Packing, list[list[int]]]:
-    """The sequences with what two neighbours begin with in there once: best given in sorted order. Also where
-    each sequence's tokens are."""
+def pack(sequences: Sequence[Sequence[int]], device: torch.device) -> Packed:
+    """One packing of the sequences as they are, one after the other."""
+    ends = list(accumulate(map(len, sequences), initial=0))
+    at = tuple(list(range(start, end)) for start, end in pairwise(ends))
+    positions = [place for sequence in sequences for place in range(len(sequence))]
+    ids = [token for sequence in sequences for token in sequence]
+    return Packed((_packing(ids, positions, [_Row(own, own) for own in at], device),), at)
+
+
+def pack_shared(sequences: Sequence[Sequence[int]], device: torch.device, *, parts: int = 1) -> Packed:
+    """The sequences with what they begin with in common there once, in at most so many packings of about as
+    many tokens each; what sequences of two packings share is in both."""
+    ordered = sorted(range(len(sequences)), key=lambda i: list(sequences[i]))
+    packings: list[Packing] = []
+    at: list[Sequence[int]] = [()] * len(sequences)
+    before = 0
+    for members in _cut(ordered, sequences, parts):
+        packing, paths = _shared([sequences[i] for i in members], device)
+        for i, path in zip(members, paths, strict=True):
+            at[i] = [before + place for place in path]
+        packings.append(packing)
+        before += packing.ids.numel()
+    return Packed(tuple(packings), tuple(at))
+
+
+def _cut(ordered: Sequence[int], sequences: Sequence[Sequence[int]], parts: int) -> list[list[int]]:
+    """Indices of sequences, in at most so many pieces of about as many tokens that neighbours don't share."""
+    before: Sequence[int] = ()
+    ends = [0]
+    for i in ordered:
+        ends.append(ends[-1] + len(sequences[i]) - common_length(before, sequences[i]))
+        before = sequences[i]
+    pieces: dict[int, list[int]] = {}
+    for i, (start, end) in zip(ordered, pairwise(ends), strict=True):
+        pieces.setdefault((start + end) * parts // (2 * ends[-1] + 1), []).append(i)
+    return list(pieces.values())
+
+
+def _shared(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[Packing, list[list[int]]]:
+    """Sorted sequences in one packing; also where in it each one's tokens are."""
     rows: list[_Row] = []
     ids: list[int] = []
     positions: list[int] = []
@@ -116,7 +157,7 @@ def pack_shared(sequences: Sequence[Sequence[int]], device: torch.device) -> tup
         positions += range(shared, len(sequence))
         paths.append(path)
         before = sequence
-    return _packing(_sent(torch.tensor(ids), device), positions, rows), paths
+    return _packing(ids, positions, rows, device), paths
 
 
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:
@@ -127,17 +168,18 @@ def common_length(one: Sequence[int], other: Sequence[int]) -> int:
     return min(len(one), len(other))
 
 
-def _packing(ids: Tensor, positions: Sequence[int], rows: Sequence[_Row]) -> Packing:
+def _packing(
+    ids: Sequence[int], positions: Sequence[int], rows: Sequence[_Row], device: torch.device
+) -> Packing:
     alike = _alike(rows)
     places = [token for members in alike for row in members for token in row.own]
     order = torch.empty(len(places), dtype=torch.int64)
     order[torch.tensor(places)] = torch.arange(len(places))
-    device = ids.device
     return Packing(
-        ids,
-        _sent(torch.tensor(positions), device),
+        sent(torch.tensor(ids), device),
+        sent(torch.tensor(positions), device),
         tuple(_group(members).to(device) for members in alike),
-        _sent(order, device),
+        sent(order, device),
         max(len(row.path) for row in rows),
     )
 
@@ -156,14 +198,19 @@ def _alike(rows: Sequence[_Row]) -> list[list[_Row]]:
 def _group(rows: Sequence[_Row]) -> Group:
     width = max(len(row.own) for row in rows)
     longest = max(len(row.path) for row in rows)
-    queries = torch.tensor([row.own + [row.own[0]] * (width - len(row.own)) for row in rows])
-    keys = torch.tensor([row.path + [row.path[0]] * (longest - len(row.path)) for row in rows])
+    queries = torch.tensor([_filled(row.own, width) for row in rows])
+    keys = torch.tensor([_filled(row.path, longest) for row in rows])
     starts = torch.tensor([len(row.path) - len(row.own) for row in rows])
     places = torch.cat([torch.arange(len(row.own)) + i * width for i, row in enumerate(rows)])
     return Group(queries, keys, starts, places, causal=all(len(row.own) == len(row.path) for row in rows))
 
 
-def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+def _filled(tokens: Sequence[int], width: int) -> list[int]:
+    return [*tokens, *[tokens[0]] * (width - len(tokens))]
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The same on another device; a copy to a GPU doesn't wait."""
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
@@ -269,9 +316,9 @@ def let_pack(network: PreTrainedModel) -> bool:
             for ids in sequences
         ]
         network.set_attn_implementation(NAME)
-        packing, paths = pack_shared(sequences, device)
-        found = packed_states(decoder, packing)[0]
-        agrees = all(map(_agree, alone, (found[path] for path in paths)))
+        packed = pack_shared(sequences, device)
+        found = packed_states(decoder, packed.packings[0])[0]
+        agrees = all(map(_agree, alone, (found[list(places)] for places in packed.at)))
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):
         agrees = False
     finally:

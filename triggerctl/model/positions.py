@@ -30,16 +30,21 @@ def per_position(model: CausalModel, hidden: Tensor, value: Callable[..., Tensor
     def of(states: Tensor, *rest: Tensor) -> Tensor:
         return value(model.logits(states), *rest)
 
-    if hidden.shape[0] <= size or not model.splits:
+    def in_pieces() -> list[tuple[Tensor, ...]]:
+        return list(zip(hidden.split(size), *(other.split(size) for other in others), strict=True))
+
+    with model.threads_for_the_head(hidden.shape[0]):
+        if not model.splits or hidden.shape[0] == 0:
+            return of(hidden, *others)
+        if not torch.is_grad_enabled():
+            return torch.cat([of(*piece) for piece in in_pieces()])
+        if not model.head_is_trained:
+            found: Tensor = _FrozenHead.apply(of, in_pieces(), hidden)  # type: ignore[no-untyped-call]
+            return found
+    if hidden.shape[0] <= size:
         return of(hidden, *others)
-    pieces = list(zip(hidden.split(size), *(other.split(size) for other in others), strict=True))
-    if not torch.is_grad_enabled():
-        return torch.cat([of(*piece) for piece in pieces])
-    if model.head_is_trained:
-        # The head's own gradient can't be scaled afterwards, so its products are made a second time.
-        return torch.cat([checkpoint(of, *piece, use_reentrant=False) for piece in pieces])
-    found: Tensor = _FrozenHead.apply(of, pieces, hidden)  # type: ignore[no-untyped-call]
-    return found
+    # The head's own gradient can't be scaled afterwards, so its products are made a second time.
+    return torch.cat([checkpoint(of, *piece, use_reentrant=False) for piece in in_pieces()])
 
 
 class _FrozenHead(torch.autograd.Function):

@@ -19,10 +19,11 @@ from triggerctl.model.device import default_threads, matmul_rate, resolve_device
 from triggerctl.model.load import empty_model, load_tokenizer, locate
 from triggerctl.model.memory import ModelShape, available_bytes, peak_bytes
 from triggerctl.model.quantise import probe
+from triggerctl.model.threads import FORWARD
 from triggerctl.training.plan import RunPlan
 from triggerctl.training.planes import check_plane
 from triggerctl.training.setup import Lengths, check_streams, model_shape, set_data
-from triggerctl.training.speed import FORWARD, operations_per_token
+from triggerctl.training.speed import operations_per_token
 from triggerctl.training.streams import make_stream, phase_updates, units_per_update
 
 UTILISATION = 0.4

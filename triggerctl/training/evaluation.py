@@ -13,11 +13,9 @@ from triggerctl.data.encoding import Encoded, Encoder
 from triggerctl.data.examples import EvaluationSet, Example
 from triggerctl.experiment.results import Count, Rate, SetEvaluation
 from triggerctl.model.causal import CausalModel
-from triggerctl.model.device import as_many_threads_as_pay
 from triggerctl.training.parallel import ALONE, Group
 from triggerctl.training.scoring import LOGITS_AT_ONCE, Answer, Ids, Request, Scored, score
 from triggerctl.training.shared import digest
-from triggerctl.training.speed import product_operations
 from triggerctl.training.verdicts import Judge, Question
 
 
@@ -129,8 +127,7 @@ class Evaluator:
             prompts |= dict.fromkeys(row.twin for row in rows if row.twin is not None)
         questions = {prompt: Question(prompt, self._guesses[prompt]) for prompt in prompts}
         wholes = {row.encoded.input_ids: row.encoded for row in rows}
-        operations = product_operations(model.network, self._tokens_per_batch)
-        with model.evaluating(), as_many_threads_as_pay(operations):
+        with model.evaluating(), model.threads_for(self._tokens_per_batch):
             losses, tokens, padded = self._run(
                 model, list(wholes.values()), list(questions.values()), progress, group
             )

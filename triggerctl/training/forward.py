@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from triggerctl.data.batches import Batch
-from triggerctl.model.causal import CausalModel
+from triggerctl.model.causal import CausalModel, Passed
 from triggerctl.model.positions import per_position
 from triggerctl.strategies.base import OfBoth, OfTargets
 from triggerctl.training.reference import BaseReference
@@ -24,7 +24,7 @@ class ModelForward:
         self._batch = batch
         self._rows = rows
         self._reference = base
-        self._hidden: Tensor | None = None
+        self._found: Passed | None = None
 
     @property
     def batch(self) -> Batch:
@@ -44,7 +44,9 @@ class ModelForward:
                 base_logits = head(base_states)
             return value(logits, base_logits)
 
-        return per_position(self._model, self._states(), of_both, self._base.final_states(self._rows))
+        return per_position(
+            self._model, self._passed().at_places(), of_both, self._base.final_states(self._rows)
+        )
 
     def base_answer_log_probabilities(self) -> Tensor:
         return self._base.answer_log_probabilities(self._rows)
@@ -61,13 +63,20 @@ class ModelForward:
             raise RuntimeError("a term that reads the base must say so with needs_base")
         return self._reference
 
-    def _states(self) -> Tensor:
-        if self._hidden is None:
-            self._hidden = self._model.states(self._batch)
-        return self._hidden
+    def _passed(self) -> Passed:
+        if self._found is None:
+            self._found = self._model.passed(self._batch)
+        return self._found
 
     def _predicting(self, targets: Tensor, value: OfTargets) -> Tensor:
-        """`value` at the tokens whose places `targets` are, from the states one place before."""
-        states = self._states().index_select(0, targets - 1)
+        """`value` at the tokens whose places `targets` are, from the states one place before; where several
+        rows have such a token in common, the head sees it once."""
+        passed = self._passed()
+        before = passed.at.index_select(0, targets - 1)
         ids = self._batch.at_places(self._batch.input_ids).index_select(0, targets)
-        return per_position(self._model, states, value, ids)
+        if not passed.shares:
+            return per_position(self._model, passed.states.index_select(0, before), value, ids)
+        distinct, which = torch.unique(passed.at.index_select(0, targets), return_inverse=True)
+        before, ids = (torch.empty_like(distinct).scatter_(0, which, each) for each in (before, ids))
+        values = per_position(self._model, passed.states.index_select(0, before), value, ids)
+        return values.index_select(0, which)

@@ -16,7 +16,6 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from triggerctl.errors import InterruptedRunError
 from triggerctl.model.causal import CausalModel
-from triggerctl.model.device import as_many_threads_as_pay
 from triggerctl.strategies.base import MAIN, Phase, Strategy, Tensors, Update
 from triggerctl.training.chance import named_seed
 from triggerctl.training.events import Listener, PhaseStarted, Stepped
@@ -24,7 +23,6 @@ from triggerctl.training.gradients import GradientPass, PhaseData
 from triggerctl.training.guards import Guards
 from triggerctl.training.optimiser import build_optimiser, build_schedule
 from triggerctl.training.parallel import ALONE, Group
-from triggerctl.training.speed import product_operations
 from triggerctl.training.streams import (
     Units,
     epoch_updates,
@@ -120,7 +118,7 @@ class TrainingLoop:
         self._initial = _initial(self.phases, self._weights)
         self._pass: GradientPass
         self._guards: Guards
-        self._operations: int
+        self._tokens_at_once: float
         if self.phases:
             for earlier in self.phases[: position.phase]:
                 self._rearrange(earlier)
@@ -147,13 +145,13 @@ class TrainingLoop:
     def _lengths(self, phase: int) -> dict[str, int]:
         return {name: len(stream) for name, stream in self.data[phase].streams.items()}
 
-    def _operations_of_a_product(self) -> int:
-        """Of the model's largest matrix by the tokens of one micro-batch of the pacing stream, on average."""
+    def _mean_tokens_at_once(self) -> float:
+        """Of one micro-batch of the pacing stream."""
         pacing = next(iter(self.data[self.position.phase].streams.values()), None)
         if not pacing:
             return 0
         mean = sum(len(row.input_ids) for row in pacing.rows) / len(pacing)
-        return product_operations(self.model.network, mean * min(self._micro_batch, len(pacing)))
+        return mean * min(self._micro_batch, len(pacing))
 
     @property
     def _synchronized(self) -> bool:
@@ -201,7 +199,7 @@ class TrainingLoop:
         self.optimiser = build_optimiser(self._optimiser_name, self._weights.values(), self.options)
         self.schedule = build_schedule(self.optimiser, self.options, max(1, updates))
         self._guards = Guards(self._weights, self.model.vocabulary, self.options)
-        self._operations = self._operations_of_a_product()
+        self._tokens_at_once = self._mean_tokens_at_once()
         self._pass = GradientPass(
             self.model,
             phase,
@@ -235,7 +233,7 @@ class TrainingLoop:
             while position.update < len(plan) and position.step < updates:
                 self._stop_if_asked()
                 update_began = time.perf_counter()
-                with as_many_threads_as_pay(self._operations):
+                with self.model.threads_for(self._tokens_at_once):
                     loss, terms, rate, norm = self._update(phase, plan[position.update], updates)
                 training += time.perf_counter() - update_began
                 position.update += 1

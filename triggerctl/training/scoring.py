@@ -11,7 +11,7 @@ from torch import Tensor
 
 from triggerctl.data.batches import token_budget_batches
 from triggerctl.model.causal import CausalModel
-from triggerctl.model.packing import common_length, pack_shared
+from triggerctl.model.packing import common_length
 from triggerctl.training.parallel import ALONE, Group
 
 Ids = tuple[int, ...]
@@ -122,8 +122,8 @@ class _States:
 
     @classmethod
     def packed(cls, model: CausalModel, requests: Sequence[Request]) -> _States:
-        packing, at = pack_shared([request.passed for request in requests], model.device)
-        return cls(model.packed(packing), at, packing.ids.numel())
+        packed = model.pack_shared([request.passed for request in requests])
+        return cls(model.packed(packed), packed.at, packed.tokens)
 
     @classmethod
     def padded(cls, model: CausalModel, requests: Sequence[Request], pad_id: int) -> _States:

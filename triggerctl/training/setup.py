@@ -101,9 +101,10 @@ def prepare(
     parameters = sum(weight.numel() for weight in network.parameters())
     with watch.phase("load"):
         adapter = _wrap(network, options, plan.config.seed)
+        trained = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
+        shape = model_shape(network, parameters, trained)
+        checkpointing = _set_checkpointing(network, options, shape, device, dtype)
         model = CausalModel(network, adapter)
-    shape = model_shape(network, parameters, sum(weight.numel() for weight in model.trainable.values()))
-    checkpointing = _set_checkpointing(network, options, shape, device, dtype)
     ends = end_tokens(network, tokenizer, encoder)
     with watch.phase("tokenise"):
         evaluator = Evaluator(

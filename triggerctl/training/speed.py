@@ -15,11 +15,9 @@ from transformers import PreTrainedModel
 
 from triggerctl.experiment.cache import Cache, entry_name, read_document, write_document
 from triggerctl.model.device import matmul_rate, processor_name
+from triggerctl.model.threads import FORWARD, widths
 
 KIND = "matmul-rates"
-FORWARD = 2
-"""Operations of a forward pass, by token and parameter."""
-
 _SECONDS = 0.15
 _MEASURED: dict[str, float] = {}
 """Of this process, by entry of the cache."""
@@ -81,19 +79,6 @@ def best_matmul_rate(
         shelf.keep(entry, lambda path: write_document(path, measured))
     _MEASURED[entry] = max(known, measured)
     return _MEASURED[entry]
-
-
-def widths(network: PreTrainedModel) -> tuple[int, int]:
-    """The model's hidden size and that of its feed-forward layers: its largest products' shape."""
-    config = network.config.get_text_config()
-    hidden = int(config.hidden_size)
-    return hidden, int(getattr(config, "intermediate_size", None) or 4 * hidden)
-
-
-def product_operations(network: PreTrainedModel, tokens: float) -> int:
-    """Of the model's largest matrix by the states of so many tokens."""
-    hidden, intermediate = widths(network)
-    return int(FORWARD * tokens * hidden * intermediate)
 
 
 def _rows(device: torch.device) -> int:

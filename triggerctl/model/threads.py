@@ -1,0 +1,153 @@
+"""CPU threads: how many keep busy in one product of matrices, and passes side by side where products are too
+small to share.
+
+Threads that share a small product spend their time waiting for each other, layer after layer. A part of a
+batch needs nothing of the other parts until its gradient is summed: a `lane` is such a part, on a thread of
+its own from the first layer to the last and back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from transformers import PreTrainedModel
+
+WORTH_A_THREAD = 100_000_000
+"""Operations of a product for which it pays to wake one more thread: a millisecond of one core's work. Small
+models train faster on one thread than on two that wait for each other in every layer."""
+
+WORTH_A_LANE = 96
+"""Tokens below which a lane's layers cost more to call than to compute."""
+
+FORWARD = 2
+"""Operations of a forward pass, by token and parameter."""
+
+Pass = Callable[[], tuple[Tensor, ...]]
+"""Part of a batch through the model: tensors whose first dimension is the part's tokens."""
+
+_Given = TypeVar("_Given")
+_Found = TypeVar("_Found")
+
+
+def widths(network: PreTrainedModel) -> tuple[int, int]:
+    """The model's hidden size and that of its feed-forward layers: its largest products' shape."""
+    config = network.config.get_text_config()
+    hidden = int(config.hidden_size)
+    return hidden, int(getattr(config, "intermediate_size", None) or 4 * hidden)
+
+
+def product_operations(network: PreTrainedModel, tokens: float) -> int:
+    """Of the model's largest matrix by the states of so many tokens."""
+    hidden, intermediate = widths(network)
+    return int(FORWARD * tokens * hidden * intermediate)
+
+
+@contextlib.contextmanager
+def as_many_threads_as_pay(operations: int) -> Iterator[int]:
+    """Within it PyTorch uses no more CPU threads than a product of so many operations keeps busy, and never
+    more than before; yields how many times as many there are. By rule, so that the same work always uses as
+    many: sums in another order would be other numbers."""
+    most = torch.get_num_threads()
+    paying = max(1, min(most, operations // WORTH_A_THREAD))
+    torch.set_num_threads(paying)
+    try:
+        yield most // paying
+    finally:
+        torch.set_num_threads(most)
+
+
+def side_by_side(passes: Sequence[Pass], weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """What the passes give, one after the other along the first dimension, each pass on a thread of its own.
+    Gradients reach `weights`, which must be all that the passes read and that wants one; the parts' are
+    summed in their order."""
+    if len(passes) == 1:
+        return passes[0]()
+    if not torch.is_grad_enabled():
+        return _joined(_each_on_its_own_thread(_without_gradients, passes))
+    found: tuple[Tensor, ...] = _SideBySide.apply(passes, *weights)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _SideBySide(torch.autograd.Function):
+    """Each pass has a graph of its own, walked back on its own thread."""
+
+    @staticmethod
+    def forward(context: Any, passes: Sequence[Pass], *weights: Tensor) -> tuple[Tensor, ...]:
+        context.parts = _each_on_its_own_thread(_with_gradients, passes)
+        context.weights = weights
+        return _joined([tuple(tensor.detach() for tensor in part) for part in context.parts])
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        parts, weights = context.parts, context.weights
+        context.parts = None
+        sizes = [part[0].shape[0] for part in parts]
+        of_parts = zip(*(gradient.split(sizes) for gradient in gradients), strict=True)
+
+        def back(ends: tuple[tuple[Tensor, ...], tuple[Tensor, ...]]) -> tuple[Tensor | None, ...]:
+            outputs, arriving = _those_that_move(*ends)
+            found: tuple[Tensor | None, ...] = torch.autograd.grad(
+                outputs, weights, arriving, allow_unused=True
+            )
+            return found
+
+        found = _each_on_its_own_thread(back, list(zip(parts, of_parts, strict=True)))
+        return (None, *map(_sum, zip(*found, strict=True)))
+
+
+def _those_that_move(
+    outputs: Sequence[Tensor], gradients: Sequence[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Without outputs that no trained weight reaches."""
+    moving = [pair for pair in zip(outputs, gradients, strict=True) if pair[0].requires_grad]
+    return [output for output, _ in moving], [gradient for _, gradient in moving]
+
+
+def _sum(parts: Sequence[Tensor | None]) -> Tensor | None:
+    there = [part for part in parts if part is not None]
+    return sum(there[1:], there[0]) if there else None
+
+
+def _joined(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
+
+
+def _with_gradients(one: Pass) -> tuple[Tensor, ...]:
+    with torch.enable_grad():
+        return one()
+
+
+def _without_gradients(one: Pass) -> tuple[Tensor, ...]:
+    with torch.no_grad():
+        return one()
+
+
+_POOL: list[ThreadPoolExecutor] = []
+"""One for the process, made when it is first wanted; a forked process has none of its parent's threads."""
+os.register_at_fork(after_in_child=_POOL.clear)
+
+
+def _each_on_its_own_thread(act: Callable[[_Given], _Found], given: Sequence[_Given]) -> list[_Found]:
+    """`act` on each, the first on this thread; an exception comes only once all have ended."""
+    if not _POOL:
+        _POOL.append(ThreadPoolExecutor(thread_name_prefix="lane"))
+    threads = torch.get_num_threads()
+
+    def here(one: _Given) -> _Found:
+        torch.set_num_threads(threads)  # a thread's own setting, whatever was in force when it was made
+        return act(one)
+
+    others: list[Future[_Found]] = [_POOL[0].submit(here, one) for one in given[1:]]
+    try:
+        first = act(given[0])
+    finally:
+        for other in others:
+            other.exception()
+    return [first, *(other.result() for other in others)]
