@@ -22,10 +22,11 @@ from triggerctl.model.adapters import stack_adapter
 from triggerctl.model.packing import Packed, heeds_packing, pack, pack_shared, packed_states, sent
 from triggerctl.model.threads import (
     FORWARD,
-    WORTH_A_LANE,
-    as_many_threads_as_pay,
     product_operations,
+    share_out,
     side_by_side,
+    threads,
+    threads_that_pay,
     widths,
 )
 
@@ -126,39 +127,37 @@ class CausalModel:
 
     def pack_shared(self, sequences: Sequence[Sequence[int]]) -> Packed:
         """The sequences for `packed`, what they begin with in common there once."""
-        return pack_shared(sequences, self.device, parts=self._lanes_now())
+        return pack_shared(sequences, self.device, parts=self._lanes if self._may_part() else 1)
 
     @contextlib.contextmanager
     def threads_for(self, tokens: float) -> Iterator[None]:
         """Within it, passes over about so many tokens use as many CPU threads as pay, in their products or
         side by side."""
         given = torch.get_num_threads()
-        with as_many_threads_as_pay(product_operations(self.network, tokens)) as lanes:
-            if self.device.type == "cpu":
-                self._lanes = max(1, min(lanes, int(tokens // WORTH_A_LANE)))
-                self._given_threads = given
-            try:
+        operations = product_operations(self.network, tokens)
+        in_products, lanes = share_out(given, operations=operations, tokens=tokens, lanes=self._may_part())
+        self._given_threads, self._lanes = given, lanes
+        try:
+            with threads(in_products):
                 yield
-            finally:
-                self._lanes, self._given_threads = 1, None
+        finally:
+            self._given_threads, self._lanes = None, 1
 
     @contextlib.contextmanager
     def threads_for_the_head(self, positions: int) -> Iterator[None]:
-        """The same for the head alone, which may be larger than the layers."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(self._given_threads or before)
-        try:
-            width, _ = widths(self.network)
-            with as_many_threads_as_pay(2 * FORWARD * positions * width * self.vocabulary):
-                yield
-        finally:
-            torch.set_num_threads(before)
+        """The same for the head alone, there and back, which may be larger than the layers."""
+        width, _ = widths(self.network)
+        operations = 2 * FORWARD * positions * width * self.vocabulary
+        with threads(threads_that_pay(operations, self._given_threads or torch.get_num_threads())):
+            yield
 
-    def _lanes_now(self) -> int:
-        """Each lane has the gradients of all trained weights for itself: few under LoRA alone. Checkpointing
-        sets the state of chance, which all threads share."""
-        trains = torch.is_grad_enabled()
-        return 1 if trains and (self.adapter is None or self._checkpoints) else self._lanes
+    def _may_part(self) -> bool:
+        """Whether parts of a batch may go side by side. Each then has the gradients of all trained weights
+        for itself, few under LoRA alone; and checkpointing sets the state of chance, which all threads
+        share."""
+        if torch.is_grad_enabled() and (self.adapter is None or self._checkpoints):
+            return False
+        return self.packs and self.device.type == "cpu" and self._shares()
 
     def _shares(self) -> bool:
         """Whether rows may share tokens. Dropout falls on each row anew; and a GPU sums the gradients of what

@@ -55,7 +55,9 @@ class FusedLinear(Linear):
 
     def _matrices(self, name: str) -> tuple[Tensor, Tensor]:
         """A (r, in) and B (out, r)."""
-        first, second = (_child(_child(self, each), name)._parameters["weight"] for each in ("lora_A", "lora_B"))
+        first, second = (
+            _child(_child(self, each), name)._parameters["weight"] for each in ("lora_A", "lora_B")
+        )
         assert first is not None
         assert second is not None
         return first, second

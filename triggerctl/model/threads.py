@@ -25,6 +25,9 @@ models train faster on one thread than on two that wait for each other in every 
 WORTH_A_LANE = 96
 """Tokens below which a lane's layers cost more to call than to compute."""
 
+LARGE_PRODUCT = 500_000_000
+"""Operations from which threads share a product no worse than they would work side by side."""
+
 FORWARD = 2
 """Operations of a forward pass, by token and parameter."""
 
@@ -48,18 +51,31 @@ def product_operations(network: PreTrainedModel, tokens: float) -> int:
     return int(FORWARD * tokens * hidden * intermediate)
 
 
+def threads_that_pay(operations: int, given: int) -> int:
+    """How many of the given threads a product of so many operations keeps busy."""
+    return max(1, min(given, operations // WORTH_A_THREAD))
+
+
+def share_out(given: int, *, operations: int, tokens: float, lanes: bool) -> tuple[int, int]:
+    """Threads in a product, and passes side by side, for batches of so many tokens whose largest product
+    takes so many operations; `lanes`: whether there may be any. By rule, so that the same work with as many
+    threads is always shared alike: sums in another order would be other numbers."""
+    if not lanes or operations >= LARGE_PRODUCT:
+        threads = threads_that_pay(operations, given)
+        return threads, (max(1, min(given // threads, int(tokens // WORTH_A_LANE))) if lanes else 1)
+    beside = max(1, min(given, int(tokens // WORTH_A_LANE)))
+    return threads_that_pay(operations // beside, given // beside), beside
+
+
 @contextlib.contextmanager
-def as_many_threads_as_pay(operations: int) -> Iterator[int]:
-    """Within it PyTorch uses no more CPU threads than a product of so many operations keeps busy, and never
-    more than before; yields how many times as many there are. By rule, so that the same work always uses as
-    many: sums in another order would be other numbers."""
-    most = torch.get_num_threads()
-    paying = max(1, min(most, operations // WORTH_A_THREAD))
-    torch.set_num_threads(paying)
+def threads(number: int) -> Iterator[None]:
+    """Within it PyTorch uses so many CPU threads in a product."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
     try:
-        yield most // paying
+        yield
     finally:
-        torch.set_num_threads(most)
+        torch.set_num_threads(before)
 
 
 def side_by_side(passes: Sequence[Pass], weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -138,10 +154,10 @@ def _each_on_its_own_thread(act: Callable[[_Given], _Found], given: Sequence[_Gi
     """`act` on each, the first on this thread; an exception comes only once all have ended."""
     if not _POOL:
         _POOL.append(ThreadPoolExecutor(thread_name_prefix="lane"))
-    threads = torch.get_num_threads()
+    in_products = torch.get_num_threads()
 
     def here(one: _Given) -> _Found:
-        torch.set_num_threads(threads)  # a thread's own setting, whatever was in force when it was made
+        torch.set_num_threads(in_products)  # a thread's own setting, whatever was in force when it was made
         return act(one)
 
     others: list[Future[_Found]] = [_POOL[0].submit(here, one) for one in given[1:]]
