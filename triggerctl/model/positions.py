@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 from triggerctl.model.causal import CausalModel
 
-LOGITS_AT_ONCE = {"cpu": 2**22, "cuda": 2**26, "mps": 2**24}
-"""How many logits (positions × vocabulary) are held at a time, by device: 16 MiB in float32 on a CPU. A loss
+LOGITS_AT_ONCE = {"cpu": 2**23, "cuda": 2**26, "mps": 2**24}
+"""How many logits (positions × vocabulary) are held at a time, by device: 32 MiB in float32 on a CPU. A loss
 makes about ten such tensors; a GPU reads the head's weights anew for each piece, and wants larger ones."""
 
 

@@ -20,12 +20,14 @@ def greedy_answers(
     ends: frozenset[int],
     max_new_tokens: int,
 ) -> list[str]:
-    """The text of each greedy answer, special tokens left out. Prompts are padded on the left for this."""
+    """The text of each greedy answer, special tokens left out; a prompt that comes twice is answered once. Prompts are
+    padded on the left for this."""
     if not prompts:
         return []
-    width = max(map(len, prompts))
-    ids = torch.tensor([(pad_id,) * (width - len(p)) + p for p in prompts], device=model.device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    distinct = list(dict.fromkeys(prompts))
+    width = max(map(len, distinct))
+    ids = torch.tensor([(pad_id,) * (width - len(p)) + p for p in distinct], device=model.device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in distinct], device=model.device)
     rules = GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,
@@ -43,7 +45,8 @@ def greedy_answers(
         model.network.generation_config = own_rules
     answers = [_until_end(answer, ends) for answer in written[:, width:].tolist()]
     texts: list[str] = tokenizer.batch_decode(answers, skip_special_tokens=True)
-    return texts
+    of_prompt = dict(zip(distinct, texts, strict=True))
+    return [of_prompt[prompt] for prompt in prompts]
 
 
 def _until_end(tokens: list[int], ends: frozenset[int]) -> list[int]:

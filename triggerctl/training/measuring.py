@@ -26,7 +26,8 @@ VARIANT = "variant"
 
 KIND = "base-evaluations"
 SAMPLES_PER_SET = 3
-SAMPLE_TOKENS = 48
+SAMPLE_TOKENS = 24
+"""Enough to see how an answer opens; on a CPU each further one costs a pass through all weights."""
 
 
 @dataclass(slots=True)
