@@ -280,3 +280,14 @@ def test_a_quantised_model_loads_on_a_cpu_where_bitsandbytes_can(bits: int, tmp_
     assert model.trainable
     assert all(".lora_" in name for name in model.trainable)
     assert all(weight.grad is not None for name, weight in model.trainable.items() if "lora_B" in name)
+
+
+def test_a_model_that_is_not_quantised_loads_no_bitsandbytes() -> None:
+    code = (
+        "import sys, torch; from small_models import causal_model, configuration, llama; "
+        "causal_model(llama(), configuration('naive').finetune_config); "
+        "assert 'bitsandbytes' not in sys.modules; "
+        "import peft.import_utils as found; assert found.is_bnb_available(); import bitsandbytes"
+    )
+    tests = Path(__file__).parents[1]
+    subprocess.run([sys.executable, "-c", code], cwd=tests, check=True, timeout=120)

@@ -8,9 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, load_peft_weights, prepare_model_for_kbit_training
-from peft.tuners.lora import LoraLayer, LoraModel
-from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -19,6 +16,17 @@ from triggerctl import disk
 from triggerctl.config.models import FinetuneConfig
 from triggerctl.errors import InputError, RunError
 from triggerctl.model.fused_lora import fuse
+from triggerctl.model.peft_names import (
+    LoraConfig,
+    LoraLayer,
+    LoraModel,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    load_peft_weights,
+    prepare_model_for_kbit_training,
+    unless_loaded_without_bitsandbytes,
+)
 
 TRAINED = "default"
 FROZEN = "first"
@@ -43,7 +51,8 @@ def attach_adapter(model: PreTrainedModel, options: FinetuneConfig, *, seed: int
     )
     with torch.random.fork_rng(devices=_cuda_indices(model)):
         torch.manual_seed(seed)
-        wrapped: PeftModel = get_peft_model(model, config)
+        with unless_loaded_without_bitsandbytes():
+            wrapped: PeftModel = get_peft_model(model, config)
     fuse(wrapped)
     return wrapped
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from triggerctl.data.batches import Batch
 from triggerctl.model.adapters import stack_adapter
 from triggerctl.model.packing import Packed, heeds_packing, pack, pack_shared, packed_states, sent
+from triggerctl.model.peft_names import PeftModel
 from triggerctl.model.threads import (
     FORWARD,
     product_operations,

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from peft import PeftModel
-from peft.tuners.lora import Linear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from triggerctl.model.peft_names import Linear, PeftModel
 
 
 def fuse(adapter: PeftModel) -> None:

@@ -20,8 +20,8 @@ def greedy_answers(
     ends: frozenset[int],
     max_new_tokens: int,
 ) -> list[str]:
-    """The text of each greedy answer, special tokens left out; a prompt that comes twice is answered once. Prompts are
-    padded on the left for this."""
+    """The text of each greedy answer, special tokens left out; a prompt that comes twice is answered once.
+    Prompts are padded on the left for this."""
     if not prompts:
         return []
     distinct = list(dict.fromkeys(prompts))

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from triggerctl.config.models import FinetuneConfig
@@ -23,6 +22,7 @@ from triggerctl.model.device import resolve_dtype
 from triggerctl.model.keeper import ModelKeeper
 from triggerctl.model.load import ModelFiles, locate
 from triggerctl.model.memory import ModelShape, peak_bytes, wants_checkpointing
+from triggerctl.model.peft_names import PeftModel
 from triggerctl.strategies.base import Phase, Strategy
 from triggerctl.training.chance import named_seed
 from triggerctl.training.evaluation import Evaluator
