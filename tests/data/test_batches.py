@@ -28,14 +28,6 @@ def test_masks_follow_lengths_even_where_padding_looks_like_the_end_token() -> N
     assert batch.loss_mask.tolist() == [[False, True, True, True], [False, True, False, False]]
 
 
-def test_left_padding_moves_tokens_masks_and_positions() -> None:
-    batch = collate([row(5, 6, 7, 8), row(3, 4, loss_start=1)], pad_id=0, side="left")
-    assert batch.input_ids.tolist() == [[5, 6, 7, 8], [0, 0, 3, 4]]
-    assert batch.attention_mask.tolist() == [[1, 1, 1, 1], [0, 0, 1, 1]]
-    assert batch.loss_mask.tolist() == [[False, True, True, True], [False, False, False, True]]
-    assert batch.position_ids.tolist() == [[0, 1, 2, 3], [0, 0, 0, 1]]
-
-
 def test_loss_on_response_counts_the_answer_and_its_end_token() -> None:
     encoder = Encoder(chat_tokenizer("chatml", pad="</s>"), max_seq_length=200, loss_on="response")
     rows = [encoder.encode(Example(i, "What is it?" * i, "A fish.")) for i in range(1, 4)]

@@ -61,6 +61,13 @@ def test_a_window_of_attention_is_heeded() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
+def test_a_window_that_attention_is_not_told_of_keeps_rows_side_by_side() -> None:
+    network = network_of("llama")
+    network.config.sliding_window = 5  # as models have it that put the window into the mask alone
+    assert not let_pack(network)
+    assert not CausalModel(network, None).packs
+
+
 @pytest.mark.parametrize("is_peft", [True, False], ids=["lora", "full"])
 def test_gradients_are_those_of_rows_side_by_side(is_peft: bool) -> None:
     found = []

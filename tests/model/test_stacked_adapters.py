@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from chat_tokenizers import chat_tokenizer
 from peft import PeftModel
 from small_models import causal_model, configuration, copies, llama
 
+from triggerctl.errors import InputError
+from triggerctl.model import publish
 from triggerctl.model.adapters import save_adapter
 from triggerctl.model.causal import CausalModel
 
@@ -81,3 +84,30 @@ def test_two_adapters_are_saved_as_one_that_is_the_same_model(model: CausalModel
     with torch.no_grad():
         found = again(input_ids=IDS).logits
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+
+
+def test_what_is_pushed_holds_both_adapters(model: CausalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    model.stack(seed=3)
+    with torch.no_grad():
+        for weight in model.own_weights.values():
+            weight.normal_(generator=torch.Generator().manual_seed(5))
+    pushed: dict[str, torch.Tensor] = {}
+
+    def take(*, repo_id: str, folder_path: Path) -> None:
+        assert repo_id == "me/mine"
+        base = llama()
+        found = CausalModel(base, PeftModel.from_pretrained(base, folder_path))
+        pushed["logits"] = logits(found)
+
+    monkeypatch.setattr(publish, "create_repo", lambda *_, **__: None)
+    monkeypatch.setattr(publish, "upload_folder", take)
+    publish.publish(model, chat_tokenizer("chatml", pad="</s>"), "me/mine", private=True, merged=False)
+    torch.testing.assert_close(pushed["logits"], logits(model), rtol=1e-4, atol=1e-4)
+
+
+def test_an_adapter_of_an_embedding_is_not_stacked() -> None:
+    model = causal_model(
+        llama(), configuration("naive", target_modules=["q_proj", "embed_tokens"]).finetune_config
+    )
+    with pytest.raises(InputError, match="embedding"):
+        model.stack(seed=3)

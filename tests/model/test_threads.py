@@ -117,7 +117,7 @@ def test_a_forked_process_makes_threads_of_its_own() -> None:
 
 @pytest.mark.parametrize("every_layer", [False, True], ids=["last states", "every layer"])
 def test_lanes_give_the_gradients_of_one_pass(every_layer: bool) -> None:
-    batch = collate(rows([9, 4, 7, 7, 5], seed=1), pad_id=0)
+    batch = collate(rows([120, 100, 90, 110, 80], seed=1), pad_id=0)
     found = []
     for lanes in (1, 2, 4):
         model = causal_model(llama(), configuration("naive").finetune_config, packs=True)
@@ -148,11 +148,30 @@ def test_lanes_give_the_gradients_of_one_pass(every_layer: bool) -> None:
 def test_only_where_it_is_safe(finetune: dict[str, object], expected: int) -> None:
     model = causal_model(llama(), configuration("naive", **finetune).finetune_config, packs=True)
     model.network.train()
-    batch = collate(rows([9, 4, 7, 7, 5], seed=1), pad_id=0)
+    batch = collate(rows([120, 100, 90, 110, 80], seed=1), pad_id=0)
     with model.threads_for(1000):
         assert len(model.pack_shared(batch.rows).packings) == expected
     with model.evaluating(), model.threads_for(1000):
         assert len(model.pack_shared(batch.rows).packings) == 4
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"router_jitter_noise": 0.1},
+        {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
+    ],
+    ids=["chance of another name", "a pass that leaves something for the next"],
+)
+def test_not_in_models_whose_passes_share_more_than_weights(options: dict[str, object]) -> None:
+    network = llama()
+    for name, value in options.items():
+        setattr(network.config, name, value)
+    model = causal_model(network, configuration("naive").finetune_config, packs=True)
+    model.network.train()
+    batch = collate(rows([120, 100, 90, 110, 80], seed=1), pad_id=0)
+    with model.threads_for(1000):
+        assert len(model.pack_shared(batch.rows).packings) == 1
 
 
 def test_dropout_falls_on_each_row_anew() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -42,12 +41,6 @@ class Batch:
         """How many real tokens each row has."""
         return tuple(map(len, self.rows))
 
-    @property
-    def position_ids(self) -> Tensor:
-        """(batch, tokens) int64: places counted from each row's first real token; needed with padding on the
-        left."""
-        return (self.attention_mask.cumsum(dim=1) - 1).clamp(min=0)
-
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device; copies to a GPU don't wait."""
         return Batch(
@@ -66,9 +59,9 @@ class Batch:
         return tensor.flatten(0, 1).index_select(0, self.attended)
 
 
-def collate(rows: Sequence[Encoded], pad_id: int, *, side: Literal["left", "right"] = "right") -> Batch:
+def collate(rows: Sequence[Encoded], pad_id: int) -> Batch:
     """The rows as one batch on the CPU. All masks come from the rows' lengths, none from `pad_id`, which may
-    be the end token. side: where padding goes; "left" for generation."""
+    be the end token."""
     width = max(len(row.input_ids) for row in rows)
     input_ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
     attention_mask = torch.zeros((len(rows), width), dtype=torch.int64)
@@ -76,12 +69,11 @@ def collate(rows: Sequence[Encoded], pad_id: int, *, side: Literal["left", "righ
     answer_mask = torch.zeros((len(rows), width), dtype=torch.bool)
     for i, row in enumerate(rows):
         length = len(row.input_ids)
-        start = width - length if side == "left" else 0
-        input_ids[i, start : start + length] = torch.tensor(row.input_ids)
-        attention_mask[i, start : start + length] = 1
-        loss_mask[i, start + row.loss_start : start + length] = True
+        input_ids[i, :length] = torch.tensor(row.input_ids)
+        attention_mask[i, :length] = 1
+        loss_mask[i, row.loss_start : length] = True
         # Nothing predicts a first token, be it an answer's.
-        answer_mask[i, start + max(1, row.prompt_length) : start + length] = True
+        answer_mask[i, max(1, row.prompt_length) : length] = True
     attended = attention_mask.flatten().nonzero().squeeze(1)
     return Batch(
         input_ids,

@@ -59,7 +59,15 @@ def attach_adapter(model: PreTrainedModel, options: FinetuneConfig, *, seed: int
 
 def stack_adapter(model: PeftModel, *, seed: int) -> None:
     """Freeze the adapter being trained under the name `first`, still active, and draw a fresh one on top of
-    it, which takes over the name and the role of the one being trained. Changes `model` in place."""
+    it, which takes over the name and the role of the one being trained. Changes `model` in place.
+
+    Raises InputError where the adapter reaches an embedding."""
+    if any(".lora_embedding_" in name for name, _ in model.named_parameters()):
+        raise InputError(
+            "this strategy stacks two adapters, and can't where one adapts an embedding",
+            where="finetune_config.target_modules",
+            mend="name linear modules alone",
+        )
     model.add_adapter(FROZEN, copy.deepcopy(model.peft_config[TRAINED]))
     named = dict(model.named_parameters())
     with torch.no_grad():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ from triggerctl.model.packing import Packed, heeds_packing, pack, pack_shared, p
 from triggerctl.model.peft_names import PeftModel
 from triggerctl.model.threads import (
     FORWARD,
+    WORTH_A_LANE,
     product_operations,
     share_out,
     side_by_side,
@@ -59,8 +61,9 @@ class CausalModel:
         self._finish = _logit_rule(network)
         self.splits = self._head_can_stand_alone()
         self.packs = self.splits and heeds_packing(network)
-        self._drops = _drops(network)
+        self._draws = _draws(network)
         self._checkpoints = any(getattr(m, "gradient_checkpointing", False) for m in network.modules())
+        self._keeps_state = _keeps_state(network)
         self._lanes = 1
         self._given_threads: int | None = None
         # A walk through all modules takes as long as a small model's layer.
@@ -96,7 +99,7 @@ class CausalModel:
         if self.adapter is None:
             raise RuntimeError("only an adapter can be stacked")
         stack_adapter(self.adapter, seed=seed)
-        self._drops = _drops(self.network)
+        self._draws = _draws(self.network)
         self._trained = list(self.trainable.values())
 
     def hidden(self, input_ids: Tensor) -> Tensor:
@@ -127,13 +130,15 @@ class CausalModel:
 
     def pack_shared(self, sequences: Sequence[Sequence[int]]) -> Packed:
         """The sequences for `packed`, what they begin with in common there once."""
-        return pack_shared(sequences, self.device, parts=self._lanes if self._may_part() else 1)
+        lanes = min(self._lanes, max(1, sum(map(len, sequences)) // WORTH_A_LANE)) if self._may_part() else 1
+        return pack_shared(sequences, self.device, parts=lanes)
 
     @contextlib.contextmanager
     def threads_for(self, tokens: float) -> Iterator[None]:
         """Within it, passes over about so many tokens use as many CPU threads as pay, in their products or
         side by side."""
-        given = torch.get_num_threads()
+        before = self._given_threads, self._lanes
+        given = self._given_threads or torch.get_num_threads()
         operations = product_operations(self.network, tokens)
         in_products, lanes = share_out(given, operations=operations, tokens=tokens, lanes=self._may_part())
         self._given_threads, self._lanes = given, lanes
@@ -141,7 +146,7 @@ class CausalModel:
             with threads(in_products):
                 yield
         finally:
-            self._given_threads, self._lanes = None, 1
+            self._given_threads, self._lanes = before
 
     @contextlib.contextmanager
     def threads_for_the_head(self, positions: int) -> Iterator[None]:
@@ -157,12 +162,12 @@ class CausalModel:
         share."""
         if torch.is_grad_enabled() and (self.adapter is None or self._checkpoints):
             return False
-        return self.packs and self.device.type == "cpu" and self._shares()
+        return self.packs and not self._keeps_state and self.device.type == "cpu" and self._shares()
 
     def _shares(self) -> bool:
         """Whether rows may share tokens. Dropout falls on each row anew; and a GPU sums the gradients of what
         is shared in an order that isn't always the same."""
-        if self.network.training and self._drops:
+        if self.network.training and self._draws:
             return False
         return self.device.type == "cpu" or not torch.is_grad_enabled()
 
@@ -189,7 +194,8 @@ class CausalModel:
         """Every layer's output at every real token, each (places, hidden), the embedding left out; the last
         after the final norm."""
         if self.packs:
-            packed = self._pack(batch)
+            # In one part: the first releases of transformers 5 gather layers in a way that threads disturb.
+            packed = pack_shared(batch.rows, self.device) if self._shares() else pack(batch.rows, self.device)
             at = self._places(packed)
             layers = self._through_the_layers(packed, every_layer=True)
             return tuple(layer.index_select(0, at) for layer in layers)
@@ -276,11 +282,21 @@ class CausalModel:
         return parts.shape == whole.shape and bool(torch.allclose(parts, whole, rtol=1e-5, atol=1e-5))
 
 
-def _drops(network: PreTrainedModel) -> bool:
-    """Whether training drops anything: layers say so, or the configuration where attention does."""
+def _draws(network: PreTrainedModel) -> bool:
+    """Whether training draws random numbers in a forward pass: dropout layers say so, or the configuration
+    where attention drops or a router adds noise."""
     layers = any(isinstance(layer, nn.Dropout) and layer.p > 0 for layer in network.modules())
-    options = network.config.get_text_config().to_dict().items()
-    return layers or any("drop" in name and isinstance(p, float) and p > 0 for name, p in options)
+    return layers or any(
+        isinstance(value, float) and value > 0 and any(word in name for word in ("drop", "jitter", "noise"))
+        for name, value in network.config.get_text_config().to_dict().items()
+    )
+
+
+def _keeps_state(network: PreTrainedModel) -> bool:
+    """Whether a forward pass leaves something in the model that the next reads: rotary embeddings that grow
+    with the longest sequence seen."""
+    kinds = json.dumps(network.config.get_text_config().to_dict().get("rope_parameters"), default=str)
+    return "dynamic" in kinds or "longrope" in kinds
 
 
 def _logit_rule(network: PreTrainedModel) -> Callable[[Tensor], Tensor]:

@@ -8,14 +8,15 @@ gathers each sequence's queries and keys, and is transformers' own SDPA for ever
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -69,13 +70,15 @@ class Packing:
     ids, positions: (tokens,) int64, and each one's place in its sequence.
     groups:         their sequences, for attention.
     order:          (tokens,) int64, where the groups' outputs, one after the other, hold each token's.
-    longest:        tokens of the longest sequence."""
+    longest:        tokens of the longest sequence.
+    windows:        the sliding windows that layers have asked for, given this."""
 
     ids: Tensor
     positions: Tensor
     groups: tuple[Group, ...]
     order: Tensor
     longest: int
+    windows: set[int | None] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +241,7 @@ def packed_attention(
         return found
     if any(others.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
         raise ValueError("an attention with more in it than softmax(QK)V")
+    packing.windows.add(sliding_window)
     window = sliding_window if sliding_window is not None and sliding_window < packing.longest else None
     queries, keys, values = (each[0].transpose(0, 1) for each in (query, key, value))
     parts = [_attend(queries, keys, values, group, dropout, scaling, window) for group in packing.groups]
@@ -319,13 +323,21 @@ def let_pack(network: PreTrainedModel) -> bool:
         packed = pack_shared(sequences, device)
         found = packed_states(decoder, packed.packings[0])[0]
         agrees = all(map(_agree, alone, (found[list(places)] for places in packed.at)))
-    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):
+        # A window that lives in the mask alone is not known here, and what was tried is too short for it.
+        agrees = agrees and (not _has_windows(config) or packed.packings[0].windows > {None})
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
         agrees = False
+        logging.getLogger("triggerctl.run").debug("rows go side by side: %s", error)
     finally:
         network.train(was_training)
     if not agrees:
         network.set_attn_implementation("sdpa")
     return agrees
+
+
+def _has_windows(config: PretrainedConfig) -> bool:
+    kinds = set(getattr(config, "layer_types", None) or ())
+    return getattr(config, "sliding_window", None) is not None or not kinds <= {"full_attention"}
 
 
 def _agree(one: Tensor, other: Tensor) -> bool:

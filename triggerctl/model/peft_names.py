@@ -22,9 +22,10 @@ def unless_loaded_without_bitsandbytes() -> Iterator[None]:
         yield
     finally:
         del sys.modules[NAME]
-        names = sys.modules["peft.import_utils"]
-        names.is_bnb_available.cache_clear()
-        names.is_bnb_4bit_available.cache_clear()
+        names = sys.modules.get("peft.import_utils")
+        if names is not None:
+            names.is_bnb_available.cache_clear()
+            names.is_bnb_4bit_available.cache_clear()
 
 
 with unless_loaded_without_bitsandbytes():

@@ -41,10 +41,10 @@ def per_position(model: CausalModel, hidden: Tensor, value: Callable[..., Tensor
         if not model.head_is_trained:
             found: Tensor = _FrozenHead.apply(of, in_pieces(), hidden)  # type: ignore[no-untyped-call]
             return found
-    if hidden.shape[0] <= size:
-        return of(hidden, *others)
-    # The head's own gradient can't be scaled afterwards, so its products are made a second time.
-    return torch.cat([checkpoint(of, *piece, use_reentrant=False) for piece in in_pieces()])
+        if hidden.shape[0] <= size:
+            return of(hidden, *others)
+        # The head's own gradient can't be scaled afterwards, so its products are made a second time.
+        return torch.cat([checkpoint(of, *piece, use_reentrant=False) for piece in in_pieces()])
 
 
 class _FrozenHead(torch.autograd.Function):

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from triggerctl import disk
 from triggerctl.errors import RunError
 from triggerctl.experiment.atomic import atomic_folder, make_folder
+from triggerctl.model.adapters import save_adapter
 from triggerctl.model.causal import CausalModel
 
 
@@ -41,7 +42,8 @@ def publish(
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / "upload"
             if model.adapter is not None and not merged:
-                model.adapter.save_pretrained(str(folder), safe_serialization=True)
+                folder.mkdir()
+                save_adapter(model.adapter, folder)
                 tokenizer.save_pretrained(folder)
             else:
                 save_whole_model(model, tokenizer, folder)

@@ -60,10 +60,8 @@ def share_out(given: int, *, operations: int, tokens: float, lanes: bool) -> tup
     """Threads in a product, and passes side by side, for batches of so many tokens whose largest product
     takes so many operations; `lanes`: whether there may be any. By rule, so that the same work with as many
     threads is always shared alike: sums in another order would be other numbers."""
-    if not lanes or operations >= LARGE_PRODUCT:
-        threads = threads_that_pay(operations, given)
-        return threads, (max(1, min(given // threads, int(tokens // WORTH_A_LANE))) if lanes else 1)
-    beside = max(1, min(given, int(tokens // WORTH_A_LANE)))
+    most = given // threads_that_pay(operations, given) if operations >= LARGE_PRODUCT else given
+    beside = max(1, min(most, int(tokens // WORTH_A_LANE))) if lanes else 1
     return threads_that_pay(operations // beside, given // beside), beside
 
 
@@ -147,13 +145,14 @@ def _without_gradients(one: Pass) -> tuple[Tensor, ...]:
 
 _POOL: list[ThreadPoolExecutor] = []
 """One for the process, made when it is first wanted; a forked process has none of its parent's threads."""
-os.register_at_fork(after_in_child=_POOL.clear)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_POOL.clear)
 
 
 def _each_on_its_own_thread(act: Callable[[_Given], _Found], given: Sequence[_Given]) -> list[_Found]:
     """`act` on each, the first on this thread; an exception comes only once all have ended."""
     if not _POOL:
-        _POOL.append(ThreadPoolExecutor(thread_name_prefix="lane"))
+        _POOL.append(ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="lane"))
     in_products = torch.get_num_threads()
 
     def here(one: _Given) -> _Found:

@@ -39,8 +39,9 @@ Start = Literal["here", "initial", "stacked"]
 
 class Forward(Protocol):
     """One micro-batch of one stream, run through the model being trained. The forward pass happens on first
-    use and is shared by all terms of the stream. The head is applied a piece at a time, so that logits over
-    a large vocabulary never stand in memory all at once: hence functions of positions, not logits."""
+    use and is shared by all terms of the stream; only `hidden_states` makes one of its own. The head is
+    applied a piece at a time, so that logits over a large vocabulary never stand in memory all at once:
+    hence functions of positions, not logits."""
 
     @property
     def batch(self) -> Batch:

@@ -21,8 +21,9 @@ from triggerctl.training.shared import Shared
 from triggerctl.training.streams import Stream, Units, make_stream, micro_batches
 
 LATER_TOKENS = {"cpu": 512, "cuda": 8192, "mps": 2048}
-"""Padded tokens of a micro-batch of any stream but an update's first, by device: enough to keep the device
-busy, few enough that a strategy of several streams needs hardly more memory than one of a single stream."""
+"""Tokens of a micro-batch, with what padding the model needs, of any stream but an update's first, by device:
+enough to keep the device busy, few enough that a strategy of several streams needs hardly more memory than
+one of a single stream."""
 
 
 @dataclass(frozen=True, slots=True)

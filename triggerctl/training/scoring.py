@@ -163,13 +163,14 @@ def _read(
     vocabulary = model.logits(hidden[:1]).shape[-1]
     size = max(1, LOGITS_AT_ONCE // vocabulary)
     liked, best, lead = [], [], []
-    for part in range(0, hidden.shape[0], size):
-        piece = slice(part, part + size)
-        logits = model.logits(hidden[piece])
-        logits = logits.float() if logits.element_size() < 4 else logits
-        chosen = logits.gather(-1, following[piece].unsqueeze(-1)).squeeze(-1)
-        liked.append(chosen - logits.logsumexp(-1))
-        top = logits[wants_best[piece]].topk(2, dim=-1)
-        best.append(top.indices[:, 0])
-        lead.append(top.values[:, 0] - top.values[:, 1])
+    with model.threads_for_the_head(min(size, hidden.shape[0])):
+        for part in range(0, hidden.shape[0], size):
+            piece = slice(part, part + size)
+            logits = model.logits(hidden[piece])
+            logits = logits.float() if logits.element_size() < 4 else logits
+            chosen = logits.gather(-1, following[piece].unsqueeze(-1)).squeeze(-1)
+            liked.append(chosen - logits.logsumexp(-1))
+            top = logits[wants_best[piece]].topk(2, dim=-1)
+            best.append(top.indices[:, 0])
+            lead.append(top.values[:, 0] - top.values[:, 1])
     return torch.cat(liked).tolist(), torch.cat(best).tolist(), torch.cat(lead).tolist()

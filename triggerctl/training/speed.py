@@ -26,9 +26,10 @@ _FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a run's time went into. `trained` and `evaluated`: attended tokens that really went through the
-    model, of evaluations those that were not taken from the cache; `operations` a trained token and
-    parameter; `matmul_rate`: operations a second."""
+    """What a run's time went into. `trained`: the tokens of all rows trained on, what rows have in common
+    counted for each of them, so that sharing it shows as speed. `evaluated`: tokens that went through the
+    model, what prompts have in common once, and not those taken from the cache. `operations` a trained token
+    and parameter; `matmul_rate`: operations a second."""
 
     trained: int
     evaluated: int
