@@ -324,7 +324,7 @@ def let_pack(network: PreTrainedModel) -> bool:
         found = packed_states(decoder, packed.packings[0])[0]
         agrees = all(map(_agree, alone, (found[list(places)] for places in packed.at)))
         # A window that lives in the mask alone is not known here, and what was tried is too short for it.
-        agrees = agrees and (not _has_windows(config) or packed.packings[0].windows > {None})
+        agrees = agrees and (not _has_windows(config) or bool(packed.packings[0].windows - {None}))
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
         agrees = False
         logging.getLogger("triggerctl.run").debug("rows go side by side: %s", error)
