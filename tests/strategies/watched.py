@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import torch
 from row_losses import Weights
 from small_models import Sets, Uninterested, causal_model, copies, training_loop
@@ -25,6 +26,7 @@ from triggerctl.strategies import strategy_class
 from triggerctl.strategies.base import Strategy
 from triggerctl.training.events import Event, PhaseStarted, Stepped
 
+Ids = tuple[int, ...]
 Batch = dict[str, list[Encoded]]
 """Set → its rows in one update; a set that sits out is missing."""
 
@@ -79,7 +81,7 @@ def watch(
     live = model or causal_model(network, config.finetune_config, moved=moved)
     story = Story()
     gradients: list[Weights] = []
-    seen: list[Tensor] = []
+    seen: list[Ids] = []
 
     def parameters() -> dict[str, torch.nn.Parameter]:
         """Of the adapter or model being trained now: a phase may bring a fresh one."""
@@ -110,7 +112,7 @@ def watch(
                 seen.clear()
 
     loop = training_loop(live, strategy, sets, Listening(), pad_id=pad_id)
-    with _ids_of(live, seen), register_optimizer_step_pre_hook(before_step):
+    with _rows_of(live, seen), register_optimizer_step_pre_hook(before_step):
         loop.run(Uninterested())
     weights = {name: weight.data for name, weight in parameters().items()}
     trained = copies(weights)
@@ -123,39 +125,28 @@ def watch(
 
 
 @contextmanager
-def _ids_of(model: CausalModel, seen: list[Tensor]) -> Iterator[None]:
-    """Keep the ids of every forward pass that is being learnt from."""
+def _rows_of(model: CausalModel, seen: list[Ids]) -> Iterator[None]:
+    """Keep the rows of every forward pass that is being learnt from."""
 
-    def look(module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        if not torch.is_grad_enabled():
-            return
-        ids, places = kwargs["input_ids"], kwargs.get("position_ids")
-        if places is None:
-            seen.append(ids.clone())
-        else:  # end to end: a row begins where its places do
-            starts = (places[0] == 0).nonzero()[1:, 0].tolist()
-            seen.extend(row.unsqueeze(0) for row in ids[0].clone().tensor_split(starts))
+    def keeping(ask: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def answer(batch: Any) -> Any:
+            if torch.is_grad_enabled():
+                seen.extend(batch.rows)
+            return ask(batch)
 
-    body = model.network.base_model if model.splits else model.network
-    handle = body.register_forward_pre_hook(look, with_kwargs=True)
-    try:
+        return answer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "passed", keeping(model.passed))
+        patch.setattr(model, "layers", keeping(model.layers))
         yield
-    finally:
-        handle.remove()
 
 
-def _recognise(seen: list[Tensor], sets: Sets) -> Batch:
-    """Which rows stood in these padded ids: the longest one with which a line of them begins."""
+def _recognise(seen: list[Ids], sets: Sets) -> Batch:
+    """Which rows of the sets these are."""
     found: Batch = {}
-    for line in [tuple(line) for ids in seen for line in ids.tolist()]:
-        fitting = [
-            (len(row.input_ids), name, place)
-            for name, members in sets.items()
-            for place, row in enumerate(members)
-            if line[: len(row.input_ids)] == row.input_ids
-        ]
-        _, name, place = max(fitting)
-        row = sets[name][place]
+    for ids in seen:
+        name, row = next((n, row) for n, rows in sets.items() for row in rows if row.input_ids == ids)
         if all(row is not other for other in found.get(name, ())):
             found.setdefault(name, []).append(row)
     return found
