@@ -26,7 +26,7 @@ def _eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
-def settings(**values: int) -> RunSettings:
+def settings(**values: int | str) -> RunSettings:
     return RunSettings(figures=figures_of, **values)  # type: ignore[arg-type]
 
 
@@ -71,6 +71,12 @@ def test_a_run_on_several_gpus_has_neighbours_of_its_own() -> None:
 def test_gpus_are_called_what_the_cluster_calls_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
     assert share_out(None, on_gpus(2), settings(), cells=40).pins == ("GPU-a", "GPU-b")
+
+
+def test_a_device_asked_for_by_its_number_is_left_where_it_is() -> None:
+    asked_for = settings(device="cuda:1")
+    assert share_out(None, on_gpus(4), asked_for, cells=40) == Room(1, None, (None,))
+    assert share_out(2, on_gpus(4), asked_for, cells=40) == Room(2, None, (None, None))
 
 
 class Killer(threading.Event):

@@ -47,6 +47,10 @@ def share_out(asked: int | None, checked: Checked, settings: RunSettings, *, cel
 
     asked: runs at once as the user wants it, None for as many as there are cores (or GPUs) and room for."""
     cores = available_cores()
+    if settings.device.startswith("cuda:"):
+        # It is counted among the devices as they are: a worker that sees its own alone would not find it.
+        jobs = asked or 1
+        return Room(jobs, settings.threads, (None,) * jobs)
     if checked.kind == "cuda":
         most = max(1, checked.devices // settings.gpus_per_run)
         jobs = asked or min(most, cells)
