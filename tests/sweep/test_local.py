@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from launched import sweep
@@ -77,6 +79,21 @@ def test_a_device_asked_for_by_its_number_is_left_where_it_is() -> None:
     asked_for = settings(device="cuda:1")
     assert share_out(None, on_gpus(4), asked_for, cells=40) == Room(1, None, (None,))
     assert share_out(2, on_gpus(4), asked_for, cells=40) == Room(2, None, (None, None))
+
+
+def test_more_runs_than_gpus_are_spread_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = LocalLauncher(6, cells=40)
+
+    def begin(environment: Mapping[str, str]) -> SimpleNamespace:
+        worker = SimpleNamespace(job="a run", pin=environment["CUDA_VISIBLE_DEVICES"])
+        launcher._workers.append(worker)  # type: ignore[arg-type]
+        return worker
+
+    monkeypatch.setattr(launcher, "_begin", begin)
+    room = share_out(6, on_gpus(2), settings(), cells=40)
+    while launcher._idle(room) is not None:
+        pass
+    assert Counter(worker.pin for worker in launcher._workers) == {"0": 3, "1": 3}
 
 
 class Killer(threading.Event):

@@ -182,8 +182,8 @@ class LocalLauncher:
                 return worker
         if len(self._workers) >= room.jobs:
             return None
-        taken = {worker.pin for worker in self._workers}
-        pin = next((pin for pin in room.pins if pin not in taken), room.pins[0])
+        used = Counter(worker.pin for worker in self._workers)
+        pin = min(room.pins, key=lambda pin: used[pin])
         return self._begin({} if pin is None else {"CUDA_VISIBLE_DEVICES": pin})
 
     def _begin(self, environment: Mapping[str, str]) -> _Worker:
