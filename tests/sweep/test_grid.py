@@ -171,6 +171,8 @@ def test_a_parameters_values_are_those_of_the_key(text: str, values: tuple[objec
     [
         ("beta_kl", "key=value"),
         ("beta_kl=", "key=value"),
+        ("beta_kl=,", "value 1 of 2 is missing"),
+        ("beta_kl=1,,2", "value 2 of 3 is missing"),
         ("betta_kl=1", "beta_kl"),
         ("seed=1,2", "--seeds 1 2"),
         ("proxy_strategy=kl", "--strategies kl"),

@@ -55,14 +55,23 @@ def parse_parameter(text: str) -> Parameter:
     """Read `key=v1,v2,…`. A comma within brackets, braces or quotes belongs to its value; key and values are
     read as those of --set.
 
-    Raises InputError for a text without values, an unknown key, and one that has an option of its own."""
+    Raises InputError for a text without values or with an empty one, an unknown key, and one that has an
+    option of its own."""
     name, equals, values = text.partition("=")
     where = f"{PARAM} {text}"
     if not equals or not values.strip():
         raise InputError(
             f"{PARAM} takes key=value,value,…", where=where, mend=f"such as {PARAM} beta_kl=0.1,1,10"
         )
-    read = [parse_override(f"{name}={value}", option=PARAM) for value in _apart(values)]
+    parts = _apart(values)
+    if not all(parts):
+        raise InputError(
+            f"value {parts.index('') + 1} of {len(parts)} is missing",
+            where=where,
+            why="there is nothing before or after a comma",
+            mend='drop the comma; an empty text is written ""',
+        )
+    read = [parse_override(f"{name}={value}", option=PARAM) for value in parts]
     key = ".".join(read[0].key)
     if key in _OPTIONS_OF_THEIR_OWN:
         option = _OPTIONS_OF_THEIR_OWN[key]
@@ -85,7 +94,7 @@ def _apart(values: str) -> list[str]:
         elif not quoted:
             depth += (sign in "[{") - (sign in "]}")
         escaped = sign == "\\" and not escaped
-    return [part.strip() for part in parts if part.strip()]
+    return [part.strip() for part in parts]
 
 
 def cells(
