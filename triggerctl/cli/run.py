@@ -17,7 +17,6 @@ from triggerctl.cli.options import (
     Settings,
     Strategy,
     Threads,
-    as_typed,
     overrides,
 )
 from triggerctl.errors import InterruptedRunError
@@ -82,8 +81,8 @@ def command(
         if plan.action is Action.SKIP:
             console.next_step(globals_.suggest("report", experiment))
         else:
-            same = as_typed(settings, seed=seed, strategy=strategy)
-            console.next_step(globals_.suggest("run", experiment, *same))
+            blocking = ("--dont-overwrite",) if plan.action is Action.BLOCKED else ()
+            console.next_step(globals_.line_without("--dry-run", *blocking))
         return 0
     try:
         _train(plan, device=device, threads=threads, processes=gpus_per_run, cache=not no_cache)

@@ -123,8 +123,7 @@ def command(
     if dry_run:
         _show_plan(sweep, settings, as_json=as_json)
         if not as_json:
-            line = [word for word in globals_.line[1:] if word != "--dry-run"]
-            console.next_step([*globals_.line[:1], *line])
+            console.next_step(globals_.line_without("--dry-run"))
         return 0
     workers = _launcher(launcher, sweep, jobs=at_once, slurm_words=slurm_words or (), wait=wait)
     return _run(sweep, workers, settings, globals_, experiment, fail_fast=fail_fast, as_json=as_json)
