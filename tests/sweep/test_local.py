@@ -13,8 +13,11 @@ import pytest
 from launched import sweep
 
 from triggerctl.cli.figures import figures_of
+from triggerctl.config.load import load_config
 from triggerctl.errors import RunError
-from triggerctl.sweep.cell import RunSettings
+from triggerctl.experiment.layout import ExperimentFolder
+from triggerctl.sweep import check
+from triggerctl.sweep.cell import CellJob, RunSettings
 from triggerctl.sweep.check import Checked
 from triggerctl.sweep.launchers import local
 from triggerctl.sweep.launchers.local import DEATHS, LocalLauncher, Room, share_out
@@ -109,6 +112,20 @@ class Killer(threading.Event):
             workers[0].join()
             self.left -= 1
         return False
+
+
+@pytest.mark.parametrize("error", [RunError("the disk is full"), KeyError("a defect")])
+def test_whatever_a_check_meets_with_is_said_of_its_run(
+    error: Exception, make_experiment: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def plan(*given: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(check, "plan_run", plan)
+    place = ExperimentFolder(make_experiment("exp"))
+    job = CellJob(place, load_config(place.config), "1-abc")
+    (problem,) = check.check_cells([job], settings(device="cpu")).problems["1-abc"]
+    assert str(error) in problem.what
 
 
 def test_a_check_that_takes_its_worker_with_it_is_made_by_another(
