@@ -19,8 +19,9 @@ from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.sweep import check
 from triggerctl.sweep.cell import CellJob, RunSettings
 from triggerctl.sweep.check import Checked
-from triggerctl.sweep.launchers import local
+from triggerctl.sweep.launchers import local, waiting
 from triggerctl.sweep.launchers.local import DEATHS, LocalLauncher, Room, share_out
+from triggerctl.sweep.launchers.waiting import Waiting
 
 GIB = 2**30
 
@@ -112,6 +113,19 @@ class Killer(threading.Event):
             workers[0].join()
             self.left -= 1
         return False
+
+
+def test_a_claim_that_cannot_be_read_is_waited_for(
+    make_experiment: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = ExperimentFolder(make_experiment("exp"))
+    (place.path / ".lock").mkdir()
+    waited = Waiting()
+    waited.add(CellJob(place, load_config(place.config), "1-abc"))
+    monkeypatch.setattr(waiting, "LOOK_SECONDS", 0.0)
+    assert waited.ready() == []
+    monkeypatch.setattr(waiting, "TRY_SECONDS", 0.0)
+    assert len(waited.ready()) == 1
 
 
 @pytest.mark.parametrize("error", [RunError("the disk is full"), KeyError("a defect")])
