@@ -17,7 +17,7 @@ from triggerctl.config.load import load_config
 from triggerctl.errors import RunError
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.sweep import check
-from triggerctl.sweep.cell import CellJob, RunSettings
+from triggerctl.sweep.cell import CellJob, CellOutcome, Outcome, RunSettings
 from triggerctl.sweep.check import Checked
 from triggerctl.sweep.launchers import local, waiting
 from triggerctl.sweep.launchers.local import DEATHS, LocalLauncher, Room, share_out
@@ -140,6 +140,55 @@ def test_whatever_a_check_meets_with_is_said_of_its_run(
     job = CellJob(place, load_config(place.config), "1-abc")
     (problem,) = check.check_cells([job], settings(device="cpu")).problems["1-abc"]
     assert str(error) in problem.what
+
+
+class Deaf:
+    """Stands for a worker that was asked to stop: whatever it is given, it stops at once."""
+
+    def __init__(self, environment: object, *, ask: Callable[[], Outcome]) -> None:
+        self.job: CellJob | None = None
+        self.pin = None
+        self.connection = self
+        self.process = SimpleNamespace(join=lambda: None)
+        self._ask = ask
+
+    def train(self, job: CellJob, settings: RunSettings) -> None:
+        self.job = job
+
+    def receive(self) -> CellOutcome:
+        assert self.job is not None
+        return CellOutcome(self.job.folder, self._ask(), "")
+
+    def close(self) -> None:
+        self.job = None
+
+
+@pytest.mark.parametrize(("stops", "last"), [(1, Outcome.DONE), (DEATHS, Outcome.INTERRUPTED)])
+def test_a_worker_that_was_asked_to_stop_alone_is_replaced(
+    stops: int, last: Outcome, make_experiment: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = ExperimentFolder(make_experiment("exp"))
+    asked = iter([Outcome.INTERRUPTED] * stops + [Outcome.DONE])
+    workers: list[Deaf] = []
+
+    def begin(environment: object) -> Deaf:
+        workers.append(Deaf(environment, ask=lambda: next(asked)))
+        return workers[-1]
+
+    monkeypatch.setattr(local, "_Worker", begin)
+    monkeypatch.setattr(local, "wait", lambda connections, seconds: connections)
+    ended: list[CellOutcome] = []
+    LocalLauncher(1, cells=1).launch(
+        [CellJob(place, load_config(place.config), "1-abc")],
+        settings(),
+        began=lambda job: None,
+        ended=ended.append,
+        note=lambda text: None,
+        tick=lambda: None,
+        stop=threading.Event(),
+    )
+    assert [outcome.outcome for outcome in ended] == [last]
+    assert len(workers) == min(stops + 1, DEATHS)
 
 
 def test_a_check_that_takes_its_worker_with_it_is_made_by_another(

@@ -262,13 +262,14 @@ def _run(
             console.next_step(globals_.line)
         return stopped.exit_code
     failed = _any(outcomes, Outcome.FAILED)
+    stopped_short = stop.is_set() or _any(outcomes, Outcome.INTERRUPTED)
     if not as_json:
         if any(planned.is_to_train for planned in sweep.planned):
             console.out.print()
             console.out.print(outcome_table(sweep, outcomes))
         if failed:
             console.next_step(globals_.suggest("status", experiment), globals_.line)
-        elif stop.is_set():
+        elif stopped_short:
             console.next_step(globals_.line)
         elif _any(outcomes, Outcome.SUBMITTED):
             console.next_step(globals_.suggest("status", experiment, "--watch"))
@@ -276,7 +277,9 @@ def _run(
             console.next_step(globals_.suggest("report", experiment))
     if stop.is_set() and not (failed and fail_fast):
         return 130
-    return 1 if failed else 0
+    if failed:
+        return 1
+    return 130 if stopped_short else 0
 
 
 def _any(outcomes: Sequence[CellOutcome | None], outcome: str) -> bool:

@@ -157,9 +157,17 @@ class LocalLauncher:
                 worker.job = None
                 if not isinstance(answer, CellOutcome):
                     self._end(worker)
+                    how = worker.death()
+                elif answer.outcome is Outcome.INTERRUPTED and not stop.is_set():
+                    # A signal of its own: all that it is given from now on, it would stop at once.
+                    self._end(worker)
+                    how = "a worker process was asked to stop"
+                else:
+                    how = None
                 if given is None:
                     continue
-                if isinstance(answer, CellOutcome):
+                if how is None:
+                    assert isinstance(answer, CellOutcome)
                     if answer.outcome is not Outcome.BUSY or stop.is_set():
                         ended(answer)
                     elif waiting.add(given):
@@ -167,12 +175,12 @@ class LocalLauncher:
                     continue
                 deaths[given.folder] += 1
                 if stop.is_set():
-                    ended(CellOutcome(given.folder, Outcome.INTERRUPTED, worker.death()))
+                    ended(CellOutcome(given.folder, Outcome.INTERRUPTED, how))
                 elif deaths[given.folder] < DEATHS:
-                    note(f"{worker.death()}: {given.folder.path} goes on from its last checkpoint")
+                    note(f"{how}: {given.folder.path} goes on from its last checkpoint")
                     queue.appendleft(given)
                 else:
-                    ended(_died(given, worker.death()))
+                    ended(answer if isinstance(answer, CellOutcome) else _died(given, how))
             tick()
 
     def _idle(self, room: Room) -> _Worker | None:
