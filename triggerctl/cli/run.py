@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -87,7 +88,8 @@ def command(
     try:
         _train(plan, device=device, threads=threads, processes=gpus_per_run, cache=not no_cache)
     except InterruptedRunError as stopped:
-        console.next_step(globals_.line)
+        with contextlib.suppress(OSError):  # nobody may be there to read it
+            console.next_step(globals_.line)
         return stopped.exit_code
     console.next_step(
         globals_.suggest("report", experiment),

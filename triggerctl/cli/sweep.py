@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -247,39 +248,45 @@ def _run(
 ) -> int:
     from triggerctl import console
     from triggerctl.cli.signals import stop_on_signals
-    from triggerctl.cli.sweep_screen import JsonScreen, SweepScreen, outcome_table
+    from triggerctl.cli.sweep_screen import JsonScreen, OutlivingScreen, SweepScreen, outcome_table
     from triggerctl.errors import InterruptedRunError
     from triggerctl.sweep.cell import Outcome
     from triggerctl.sweep.run import run_sweep
 
     _warnings(sweep)
     try:
-        shown = JsonScreen(sweep) if as_json else SweepScreen(console.out, sweep)
+        shown = OutlivingScreen(JsonScreen(sweep) if as_json else SweepScreen(console.out, sweep))
         with stop_on_signals() as stop, shown as screen:
             outcomes = run_sweep(sweep, launcher, settings, screen=screen, stop=stop, fail_fast=fail_fast)
     except InterruptedRunError as stopped:
         if not as_json:
-            console.next_step(globals_.line)
+            with contextlib.suppress(OSError):  # nobody may be there to read it
+                console.next_step(globals_.line)
         return stopped.exit_code
     failed = _any(outcomes, Outcome.FAILED)
     stopped_short = stop.is_set() or _any(outcomes, Outcome.INTERRUPTED)
-    if not as_json:
+    if stop.is_set() and not (failed and fail_fast):
+        code = 130
+    elif failed:
+        code = 1
+    else:
+        code = 130 if stopped_short else 0
+    if as_json:
+        return code
+    if failed:
+        next_steps = [globals_.suggest("status", experiment), globals_.line]
+    elif stopped_short:
+        next_steps = [globals_.line]
+    elif _any(outcomes, Outcome.SUBMITTED):
+        next_steps = [globals_.suggest("status", experiment, "--watch")]
+    else:
+        next_steps = [globals_.suggest("report", experiment)]
+    with contextlib.suppress(OSError):
         if any(planned.is_to_train for planned in sweep.planned):
             console.out.print()
             console.out.print(outcome_table(sweep, outcomes))
-        if failed:
-            console.next_step(globals_.suggest("status", experiment), globals_.line)
-        elif stopped_short:
-            console.next_step(globals_.line)
-        elif _any(outcomes, Outcome.SUBMITTED):
-            console.next_step(globals_.suggest("status", experiment, "--watch"))
-        else:
-            console.next_step(globals_.suggest("report", experiment))
-    if stop.is_set() and not (failed and fail_fast):
-        return 130
-    if failed:
-        return 1
-    return 130 if stopped_short else 0
+        console.next_step(*next_steps)
+    return code
 
 
 def _any(outcomes: Sequence[CellOutcome | None], outcome: str) -> bool:
