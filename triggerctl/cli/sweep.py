@@ -166,9 +166,10 @@ def _launcher(
     name: str, sweep: Sweep, *, jobs: int | None, slurm_words: Sequence[str], wait: bool
 ) -> Launcher:
     if name == "ray":
+        from triggerctl import console
         from triggerctl.sweep.launchers.ray import RayLauncher
 
-        return RayLauncher(jobs)
+        return RayLauncher(jobs, warn=console.warn)
     if name == "slurm":
         from triggerctl.sweep.launchers.slurm import SlurmLauncher
         from triggerctl.sweep.launchers.slurm_options import parse_slurm_options
