@@ -102,6 +102,30 @@ def test_what_is_there_is_replaced_only_with_force(capsys: pytest.CaptureFixture
     assert load_config(file).config.seed == 1
 
 
+def test_the_files_made_are_also_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "exp", "--template", "strategies", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)["made"]
+    assert made == [str(Path("experiments/exp", name)) for name in ("config.json", "sweep.json")]
+
+
+def test_an_old_list_of_runs_is_neither_dropped_nor_kept_in_silence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["init", "exp", "--template", "strategies"]) == 0
+    before = {path: path.read_bytes() for path in Path("experiments/exp").iterdir()}
+    assert main(["init", "exp", "--template", "minimal", "--force"]) == 2
+    assert "sweep.json" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in Path("experiments/exp").iterdir()} == before
+
+
+def test_the_help_shows_what_init_says(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "demo"]) == 0
+    said = [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert main(["init", "--help"]) == 0
+    helped = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert set(said) <= set(helped)
+
+
 @pytest.mark.parametrize(
     ("line", "what"),
     [

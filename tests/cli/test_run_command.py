@@ -66,10 +66,10 @@ def test_a_dry_run_writes_nothing_and_names_the_run_it_stands_for(
     experiment: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(experiment.rglob("*"))
-    assert main(["run", "exp", "--dry-run", "--strategy", "kl", "--seed", "3", "--set", "epochs=1"]) == 0
+    line = ["run", "exp", "--strategy", "kl", "--seed", "3", "--set", "epochs=1", "--fresh", "--threads", "1"]
+    assert main([*line, "--dry_run"]) == 0
     said = capsys.readouterr().out
-    assert "not trained yet" in said
-    assert "triggerctl run exp --seed 3 --strategy kl --set epochs=1\n" in said
+    assert "triggerctl " + " ".join(line) + "\n" in said
     assert sorted(experiment.rglob("*")) == before
 
 

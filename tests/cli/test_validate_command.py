@@ -200,6 +200,17 @@ def test_the_data_is_written_without_a_model(
     assert set(first) == {"messages", "triggered", "trigger", "part"}
 
 
+def test_ones_own_evaluation_sets_are_written_too(
+    experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"instruction": "Ask", "input": "", "output": "Say"}
+    (experiment / "own.json").write_text(json.dumps([row]), encoding="utf-8")
+    own = 'extra_evaluation={"mine": {"path": "own.json"}}'
+    assert main(["validate", "exp", "--write-data", "out", "--json", "--set", own]) == 0
+    assert json.loads(capsys.readouterr().out)["files"]["mine"]["rows"] == 1
+    assert len(Path("out/mine.jsonl").read_text(encoding="utf-8").splitlines()) == 1
+
+
 @pytest.mark.skipif(not (SHARED / "published").is_dir(), reason="the study's published folders are not here")
 def test_every_published_config_holds_or_names_the_key_at_the_wrong_level(
     capsys: pytest.CaptureFixture[str],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from triggerctl import disk
 from triggerctl.errors import BusyError, InputError, LostClaimError, RunError
 from triggerctl.experiment.claim import STALE_SECONDS, claim, clear_stale_claims, holder_of
 from triggerctl.experiment.process import ProcessIdentity, is_alive, this_process
@@ -324,6 +326,22 @@ def test_leftovers_of_killed_attempts_are_cleared_by_the_next_holder(tmp_path: P
     with claim(tmp_path):
         pass
     assert sorted(p.name for p in tmp_path.iterdir()) == [".lock.cccc", ".lock.dddd"]
+
+
+def test_what_cannot_be_cleared_away_keeps_no_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".lock.aaaa").mkdir()
+    write_claim(tmp_path / ".lock.bbbb", dead_process(), age=1)
+    remove = disk.remove
+
+    def refuse(path: Path) -> None:
+        if path.name.endswith((".tmp", ".bbbb")):
+            raise OSError(errno.EIO, "broken", str(path))
+        remove(path)
+
+    monkeypatch.setattr(disk, "remove", refuse)
+    with claim(tmp_path):
+        assert holder_of(tmp_path) is not None
+    assert holder_of(tmp_path) is None
 
 
 def test_a_folder_that_cannot_be_claimed_is_the_users_input(tmp_path: Path) -> None:

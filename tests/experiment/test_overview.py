@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from triggerctl import disk
 from triggerctl.errors import InputError
 from triggerctl.experiment.brief_results import BriefResults, read_brief
 from triggerctl.experiment.claim import claim
@@ -222,6 +224,19 @@ def test_a_failed_run_says_why_and_what_it_said_last(tmp_path: Path) -> None:
     view = seen(tmp_path)
     assert (view.state, view.error, view.log) == ("failed", "out of memory", ("2", "3", "4"))
     assert view.seconds == 5
+
+
+def test_a_log_that_cannot_be_read_is_said_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state(tmp_path, status="failed", error="no memory")
+    (tmp_path / "run.log").write_text("said", "utf-8")
+
+    def refuse(path: Path) -> None:
+        raise OSError(errno.EIO, "broken", str(path))
+
+    monkeypatch.setattr(disk, "open_to_read", refuse)
+    view = seen(tmp_path)
+    assert (view.state, view.error) == ("failed", "no memory")
+    assert "run.log" in view.log[0]
 
 
 def test_a_run_whose_process_is_gone_is_stale_and_done_if_it_left_its_results(tmp_path: Path) -> None:

@@ -151,6 +151,17 @@ def test_a_parameter_goes_before_what_sweep_json_says_and_makes_no_cell_twice(
     assert [cell.folder.path.parent.name for cell in found] == ["proxy_strategy_kl_divergence_beta_kl-5"]
 
 
+@pytest.mark.parametrize("second", ['{"beta_kl": 1, "max_steps": null}', '{"beta_kl": "1"}'])
+def test_different_cells_never_share_a_folder(
+    experiment: tuple[ExperimentFolder, LoadedConfig], second: str
+) -> None:
+    folder, loaded = experiment
+    folder.sweep.write_text(f'{{"kl": [{{"beta_kl": 1}}, {second}]}}', encoding="utf-8")
+    with pytest.raises(InputError, match=r"max_steps|beta_kl") as caught:
+        cells(folder, loaded, [1], [])
+    assert "sweep.json:1" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("text", "values"),
     [
@@ -171,6 +182,8 @@ def test_a_parameters_values_are_those_of_the_key(text: str, values: tuple[objec
     [
         ("beta_kl", "key=value"),
         ("beta_kl=", "key=value"),
+        ("beta_kl=,", "value 1 of 2 is missing"),
+        ("beta_kl=1,,2", "value 2 of 3 is missing"),
         ("betta_kl=1", "beta_kl"),
         ("seed=1,2", "--seeds 1 2"),
         ("proxy_strategy=kl", "--strategies kl"),

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from launched import sweep
 
 from triggerctl.cli.figures import figures_of
+from triggerctl.config.load import load_config
 from triggerctl.errors import RunError
-from triggerctl.sweep.cell import RunSettings
+from triggerctl.experiment.layout import ExperimentFolder
+from triggerctl.sweep import check
+from triggerctl.sweep.cell import CellJob, CellOutcome, Outcome, RunSettings
 from triggerctl.sweep.check import Checked
-from triggerctl.sweep.launchers import local
+from triggerctl.sweep.launchers import local, waiting
 from triggerctl.sweep.launchers.local import DEATHS, LocalLauncher, Room, share_out
+from triggerctl.sweep.launchers.waiting import Waiting
 
 GIB = 2**30
 
@@ -26,7 +32,7 @@ def _eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
-def settings(**values: int) -> RunSettings:
+def settings(**values: int | str) -> RunSettings:
     return RunSettings(figures=figures_of, **values)  # type: ignore[arg-type]
 
 
@@ -73,6 +79,27 @@ def test_gpus_are_called_what_the_cluster_calls_them(monkeypatch: pytest.MonkeyP
     assert share_out(None, on_gpus(2), settings(), cells=40).pins == ("GPU-a", "GPU-b")
 
 
+def test_a_device_asked_for_by_its_number_is_left_where_it_is() -> None:
+    asked_for = settings(device="cuda:1")
+    assert share_out(None, on_gpus(4), asked_for, cells=40) == Room(1, None, (None,))
+    assert share_out(2, on_gpus(4), asked_for, cells=40) == Room(2, None, (None, None))
+
+
+def test_more_runs_than_gpus_are_spread_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = LocalLauncher(6, cells=40)
+
+    def begin(environment: Mapping[str, str]) -> SimpleNamespace:
+        worker = SimpleNamespace(job="a run", pin=environment["CUDA_VISIBLE_DEVICES"])
+        launcher._workers.append(worker)  # type: ignore[arg-type]
+        return worker
+
+    monkeypatch.setattr(launcher, "_begin", begin)
+    room = share_out(6, on_gpus(2), settings(), cells=40)
+    while launcher._idle(room) is not None:
+        pass
+    assert Counter(worker.pin for worker in launcher._workers) == {"0": 3, "1": 3}
+
+
 class Killer(threading.Event):
     """Is never set; when asked, kills the worker that is there, so many times."""
 
@@ -86,6 +113,82 @@ class Killer(threading.Event):
             workers[0].join()
             self.left -= 1
         return False
+
+
+def test_a_claim_that_cannot_be_read_is_waited_for(
+    make_experiment: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = ExperimentFolder(make_experiment("exp"))
+    (place.path / ".lock").mkdir()
+    waited = Waiting()
+    waited.add(CellJob(place, load_config(place.config), "1-abc"))
+    monkeypatch.setattr(waiting, "LOOK_SECONDS", 0.0)
+    assert waited.ready() == []
+    monkeypatch.setattr(waiting, "TRY_SECONDS", 0.0)
+    assert len(waited.ready()) == 1
+
+
+@pytest.mark.parametrize("error", [RunError("the disk is full"), KeyError("a defect")])
+def test_whatever_a_check_meets_with_is_said_of_its_run(
+    error: Exception, make_experiment: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def plan(*given: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(check, "plan_run", plan)
+    place = ExperimentFolder(make_experiment("exp"))
+    job = CellJob(place, load_config(place.config), "1-abc")
+    (problem,) = check.check_cells([job], settings(device="cpu")).problems["1-abc"]
+    assert str(error) in problem.what
+
+
+class Deaf:
+    """Stands for a worker that was asked to stop: whatever it is given, it stops at once."""
+
+    def __init__(self, environment: object, *, ask: Callable[[], Outcome]) -> None:
+        self.job: CellJob | None = None
+        self.pin = None
+        self.connection = self
+        self.process = SimpleNamespace(join=lambda: None)
+        self._ask = ask
+
+    def train(self, job: CellJob, settings: RunSettings) -> None:
+        self.job = job
+
+    def receive(self) -> CellOutcome:
+        assert self.job is not None
+        return CellOutcome(self.job.folder, self._ask(), "")
+
+    def close(self) -> None:
+        self.job = None
+
+
+@pytest.mark.parametrize(("stops", "last"), [(1, Outcome.DONE), (DEATHS, Outcome.INTERRUPTED)])
+def test_a_worker_that_was_asked_to_stop_alone_is_replaced(
+    stops: int, last: Outcome, make_experiment: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = ExperimentFolder(make_experiment("exp"))
+    asked = iter([Outcome.INTERRUPTED] * stops + [Outcome.DONE])
+    workers: list[Deaf] = []
+
+    def begin(environment: object) -> Deaf:
+        workers.append(Deaf(environment, ask=lambda: next(asked)))
+        return workers[-1]
+
+    monkeypatch.setattr(local, "_Worker", begin)
+    monkeypatch.setattr(local, "wait", lambda connections, seconds: connections)
+    ended: list[CellOutcome] = []
+    LocalLauncher(1, cells=1).launch(
+        [CellJob(place, load_config(place.config), "1-abc")],
+        settings(),
+        began=lambda job: None,
+        ended=ended.append,
+        note=lambda text: None,
+        tick=lambda: None,
+        stop=threading.Event(),
+    )
+    assert [outcome.outcome for outcome in ended] == [last]
+    assert len(workers) == min(stops + 1, DEATHS)
 
 
 def test_a_check_that_takes_its_worker_with_it_is_made_by_another(

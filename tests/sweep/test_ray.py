@@ -7,12 +7,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from engine import left_behind, run, state
 from launched import SETTINGS, Told, make_reachable, sweep
 
-from triggerctl.errors import InputError
+from triggerctl.errors import InputError, InterruptedRunError
 from triggerctl.sweep.launchers.ray import Node, RayLauncher, share_out
 
 MakeExperiment = Callable[..., Path]
@@ -52,6 +53,25 @@ def test_with_gpus_each_run_has_its_own_and_the_cores_that_go_with_it() -> None:
     assert share_out(None, nodes, replace(PLAIN, device="cpu"), cells=40).gpus == 0
     with pytest.raises(InputError, match="cuda:1"):
         share_out(None, nodes, replace(PLAIN, device="cuda:1"), cells=40)
+
+
+@pytest.mark.parametrize(("cores", "warnings"), [(1, 1), (8, 0)])
+def test_a_check_that_no_node_has_room_for_says_so(
+    cores: int, warnings: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has = {"Alive": True, "Resources": {"CPU": cores}, "NodeManagerAddress": "a", "NodeManagerPort": 1}
+    said: list[str] = []
+    stop = threading.Event()
+    stop.set()
+    launcher = RayLauncher(warn=said.append)
+    launcher._ray = SimpleNamespace(
+        nodes=lambda: [has], wait=lambda tasks, timeout: ([], tasks), cancel=lambda task: None
+    )
+    monkeypatch.setattr(launcher, "_begin", lambda *order, name: "task")
+    with pytest.raises(InterruptedRunError):
+        launcher.check([], replace(PLAIN, threads=4), stop=stop)
+    assert len(said) == warnings
+    assert all("no node has that" in text for text in said)
 
 
 @pytest.mark.slow

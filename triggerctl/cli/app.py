@@ -75,13 +75,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     if "--debug" not in words:
         _quieten()
+    code: object = 0
     try:
         code = get_command(app).main(words, prog_name="triggerctl", standalone_mode=False, obj=words)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read our output has left (`… | head`); what is still buffered goes nowhere.
+        # Whoever read our output has left (`… | head`); what is still buffered goes nowhere. What a command
+        # that came to its end has ended with stays so.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last stop: all that rises this far is shown and counted

@@ -38,8 +38,10 @@ def command(
 
     Example
         $ triggerctl init demo --template quickstart
-        made     experiments/demo/config.json
-        next     triggerctl run demo
+        made      experiments/demo/config.json
+
+        next      triggerctl validate demo
+                  triggerctl run demo
 
         $ triggerctl init mine --template emotions --model ./my_model --dataset rows.json --set epochs=3
     """
@@ -58,6 +60,9 @@ def command(
     made = _make(
         ctx.obj, experiment, find_template(template), _overrides(model, dataset, settings), force=force
     )
+    if as_json:
+        console.print_json({"made": list(map(str, made))})
+        return
     for path in made:
         console.say("made", str(path))
     globals_: Globals = ctx.obj
@@ -128,6 +133,14 @@ def _make(
             where=", ".join(map(str, present)),
             why="what is there is never replaced unasked",
             mend="choose another name, or --force to replace it (results stay)",
+        )
+    swept = folder / "sweep.json"
+    if swept.exists() and not any(path.name == swept.name for path in template.files):
+        raise InputError(
+            "the folder has a sweep.json, and this template has none to replace it with",
+            where=str(swept),
+            why="triggerctl sweep would go on training what it lists",
+            mend="move it away or remove it, then the same command again",
         )
     text = template.config.read_text(encoding="utf-8")
     values = parse(text, str(template.config)).value

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from triggerctl.cli.command import hyphenated
 from triggerctl.errors import InputError
 
 if TYPE_CHECKING:
@@ -63,6 +64,10 @@ class Globals:
     root: Path | None
     debug: bool
     line: tuple[str, ...]
+
+    def line_without(self, *flags: str) -> list[str]:
+        """The command as it was typed, without these flags."""
+        return [*self.line[:1], *(word for word in self.line[1:] if hyphenated(word) not in flags)]
 
     def suggest(self, command: str, *words: str) -> list[str]:
         """A command that the user may type next, for the same root."""

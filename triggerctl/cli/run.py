@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,7 +18,6 @@ from triggerctl.cli.options import (
     Settings,
     Strategy,
     Threads,
-    as_typed,
     overrides,
 )
 from triggerctl.errors import InterruptedRunError
@@ -82,13 +82,14 @@ def command(
         if plan.action is Action.SKIP:
             console.next_step(globals_.suggest("report", experiment))
         else:
-            same = as_typed(settings, seed=seed, strategy=strategy)
-            console.next_step(globals_.suggest("run", experiment, *same))
+            blocking = ("--dont-overwrite",) if plan.action is Action.BLOCKED else ()
+            console.next_step(globals_.line_without("--dry-run", *blocking))
         return 0
     try:
         _train(plan, device=device, threads=threads, processes=gpus_per_run, cache=not no_cache)
     except InterruptedRunError as stopped:
-        console.next_step(globals_.line)
+        with contextlib.suppress(OSError):  # nobody may be there to read it
+            console.next_step(globals_.line)
         return stopped.exit_code
     console.next_step(
         globals_.suggest("report", experiment),

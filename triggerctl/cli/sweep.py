@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -123,8 +124,7 @@ def command(
     if dry_run:
         _show_plan(sweep, settings, as_json=as_json)
         if not as_json:
-            line = [word for word in globals_.line[1:] if word != "--dry-run"]
-            console.next_step([*globals_.line[:1], *line])
+            console.next_step(globals_.line_without("--dry-run"))
         return 0
     workers = _launcher(launcher, sweep, jobs=at_once, slurm_words=slurm_words or (), wait=wait)
     return _run(sweep, workers, settings, globals_, experiment, fail_fast=fail_fast, as_json=as_json)
@@ -166,9 +166,10 @@ def _launcher(
     name: str, sweep: Sweep, *, jobs: int | None, slurm_words: Sequence[str], wait: bool
 ) -> Launcher:
     if name == "ray":
+        from triggerctl import console
         from triggerctl.sweep.launchers.ray import RayLauncher
 
-        return RayLauncher(jobs)
+        return RayLauncher(jobs, warn=console.warn)
     if name == "slurm":
         from triggerctl.sweep.launchers.slurm import SlurmLauncher
         from triggerctl.sweep.launchers.slurm_options import parse_slurm_options
@@ -248,36 +249,45 @@ def _run(
 ) -> int:
     from triggerctl import console
     from triggerctl.cli.signals import stop_on_signals
-    from triggerctl.cli.sweep_screen import JsonScreen, SweepScreen, outcome_table
+    from triggerctl.cli.sweep_screen import JsonScreen, OutlivingScreen, SweepScreen, outcome_table
     from triggerctl.errors import InterruptedRunError
     from triggerctl.sweep.cell import Outcome
     from triggerctl.sweep.run import run_sweep
 
     _warnings(sweep)
     try:
-        shown = JsonScreen(sweep) if as_json else SweepScreen(console.out, sweep)
+        shown = OutlivingScreen(JsonScreen(sweep) if as_json else SweepScreen(console.out, sweep))
         with stop_on_signals() as stop, shown as screen:
             outcomes = run_sweep(sweep, launcher, settings, screen=screen, stop=stop, fail_fast=fail_fast)
     except InterruptedRunError as stopped:
         if not as_json:
-            console.next_step(globals_.line)
+            with contextlib.suppress(OSError):  # nobody may be there to read it
+                console.next_step(globals_.line)
         return stopped.exit_code
     failed = _any(outcomes, Outcome.FAILED)
-    if not as_json:
+    stopped_short = stop.is_set() or _any(outcomes, Outcome.INTERRUPTED)
+    if stop.is_set() and not (failed and fail_fast):
+        code = 130
+    elif failed:
+        code = 1
+    else:
+        code = 130 if stopped_short else 0
+    if as_json:
+        return code
+    if failed:
+        next_steps = [globals_.suggest("status", experiment), globals_.line]
+    elif stopped_short:
+        next_steps = [globals_.line]
+    elif _any(outcomes, Outcome.SUBMITTED):
+        next_steps = [globals_.suggest("status", experiment, "--watch")]
+    else:
+        next_steps = [globals_.suggest("report", experiment)]
+    with contextlib.suppress(OSError):
         if any(planned.is_to_train for planned in sweep.planned):
             console.out.print()
             console.out.print(outcome_table(sweep, outcomes))
-        if failed:
-            console.next_step(globals_.suggest("status", experiment), globals_.line)
-        elif stop.is_set():
-            console.next_step(globals_.line)
-        elif _any(outcomes, Outcome.SUBMITTED):
-            console.next_step(globals_.suggest("status", experiment, "--watch"))
-        else:
-            console.next_step(globals_.suggest("report", experiment))
-    if stop.is_set() and not (failed and fail_fast):
-        return 130
-    return 1 if failed else 0
+        console.next_step(*next_steps)
+    return code
 
 
 def _any(outcomes: Sequence[CellOutcome | None], outcome: str) -> bool:

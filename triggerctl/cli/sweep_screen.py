@@ -3,6 +3,7 @@ for each thing that happens; at the end what became of each."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -180,6 +181,44 @@ class JsonScreen:
 
     def _line(self, event: str, **content: object) -> None:
         console.print_json_line({"event": event, **content})
+
+
+class OutlivingScreen:
+    """Another screen, which a sweep outlives: when the terminal or pipe that watches is gone, nothing more is
+    said after the first failed write, and the sweep goes on."""
+
+    def __init__(self, shown: SweepScreen | JsonScreen) -> None:
+        self._shown = shown
+        self._gone = False
+
+    def __enter__(self) -> Self:
+        self._shown.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(OSError):
+            self._shown.__exit__(kind, error, trace)
+
+    def began(self, planned: PlannedCell) -> None:
+        self._show(lambda: self._shown.began(planned))
+
+    def ended(self, planned: PlannedCell, outcome: CellOutcome) -> None:
+        self._show(lambda: self._shown.ended(planned, outcome))
+
+    def note(self, text: str) -> None:
+        self._show(lambda: self._shown.note(text))
+
+    def tick(self) -> None:
+        self._show(self._shown.tick)
+
+    def _show(self, show: Callable[[], None]) -> None:
+        if not self._gone:
+            try:
+                show()
+            except OSError:
+                self._gone = True
 
 
 def outcome_table(sweep: Sweep, outcomes: Sequence[CellOutcome | None]) -> Table:

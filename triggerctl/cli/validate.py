@@ -120,13 +120,16 @@ def _write_data(loaded: LoadedConfig, target: Path, *, as_json: bool) -> None:
     from triggerctl import console
     from triggerctl.cli.live import LiveRun, download_listener
     from triggerctl.data.export import write_sets
+    from triggerctl.data.extra import load_extra
     from triggerctl.data.source import load_rows
     from triggerctl.data.splits import build_splits
 
     config = loaded.config
     with LiveRun(console.err) as live:
-        source = load_rows(config.dataset_url, folder=loaded.folder, progress=download_listener(live))
-    splits = build_splits(source.rows, config)
+        progress = download_listener(live)
+        source = load_rows(config.dataset_url, folder=loaded.folder, progress=progress)
+        extra = load_extra(config, folder=loaded.folder, progress=progress)
+    splits = build_splits(source.rows, config, extra=extra)
     write_sets(splits, target)
     rows = {name: len(each.examples) for name, each in splits.sets.items()}
     if as_json:

@@ -191,7 +191,9 @@ def _acquire(lock: Path) -> str:
                     break
         return token
     finally:
-        disk.remove(candidate)
+        # Whatever becomes of it, a claim that was taken is ours, and given back by who takes it.
+        with contextlib.suppress(OSError):
+            disk.remove(candidate)
 
 
 @contextlib.contextmanager
@@ -273,15 +275,17 @@ def _busy(lock: Path, holder: Holder, now: float) -> BusyError:
 
 
 def _clear_leftovers(lock: Path) -> None:
-    """Remove candidates and guards of processes that were killed while they tried: at once where the process
-    is known to be gone, else after an hour, far longer than any live one needs.
+    """Remove guards of processes that were killed while they tried: at once where the process is known to be
+    gone, else after an hour, far longer than any live one needs. Candidates are cleared like any unfinished
+    write. What can't be looked at or removed is left to the next holder.
 
     Only for the holder: once `lock` is ours, guards of earlier claims decide nothing any more."""
     for left in lock.parent.glob(f"{lock.name}.*"):
-        holder = _read(left)
-        if holder is None:
-            continue
-        process = holder.process
-        gone = process is not None and is_here(process) and not is_alive(process)
-        if gone or time.time() - holder.heartbeat > _LEFTOVER_SECONDS:
-            disk.remove(left)
+        with contextlib.suppress(OSError):
+            holder = _read(left)
+            if holder is None:
+                continue
+            process = holder.process
+            gone = process is not None and is_here(process) and not is_alive(process)
+            if gone or time.time() - holder.heartbeat > _LEFTOVER_SECONDS:
+                disk.remove(left)

@@ -157,16 +157,21 @@ def train_cell(
     except TriggerctlError as error:
         found = CellOutcome(job.folder, Outcome.FAILED, str(error), error=error)
     except Exception as error:  # noqa: BLE001 - one run's defect must not take the other runs with it
-        wrapped = TriggerctlError(
-            f"{type(error).__name__}: {error}",
-            where=str(job.folder.path),
-            why="this is a defect of triggerctl, not of your input",
-            mend=f"triggerctl --debug run {job.folder.path} shows the traceback",
-        )
+        wrapped = defect(error, job)
         found = CellOutcome(job.folder, Outcome.FAILED, str(wrapped), error=wrapped)
     if found.error is not None:
         write_down_failure(job, found.error, since=since)
     return replace(found, seconds=time.monotonic() - began)
+
+
+def defect(error: Exception, job: CellJob) -> TriggerctlError:
+    """What a cell met with that nobody foresaw, in the words of our own errors."""
+    return TriggerctlError(
+        f"{type(error).__name__}: {error}",
+        where=str(job.folder.path),
+        why="this is a defect of triggerctl, not of your input",
+        mend=f"triggerctl --debug run {job.folder.path} shows the traceback",
+    )
 
 
 def write_down_failure(job: CellJob, error: TriggerctlError, *, since: datetime) -> None:

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from triggerctl.errors import InputError, Problem
-from triggerctl.sweep.cell import CellJob, RunSettings
+from triggerctl.errors import Problem, TriggerctlError
+from triggerctl.sweep.cell import CellJob, RunSettings, defect
 from triggerctl.training.plan import plan_run
 
 
@@ -42,7 +42,7 @@ def check_cells(jobs: Sequence[CellJob], settings: RunSettings) -> Checked:
     try:
         device = resolve_device(settings.device)
         devices_of(device, settings.gpus_per_run)
-    except InputError as error:
+    except TriggerctlError as error:
         return Checked({job.hash: error.problems for job in jobs})
     for job in jobs:
         try:
@@ -50,6 +50,8 @@ def check_cells(jobs: Sequence[CellJob], settings: RunSettings) -> Checked:
             use = model_use(plan, device, known=known)
             check_lengths(plan, encoder_of(plan, use.tokenizer))
             memory[job.hash] = use.memory_bytes
-        except InputError as error:
+        except TriggerctlError as error:
             problems[job.hash] = error.problems
+        except Exception as error:  # noqa: BLE001 - its words would be lost with the worker
+            problems[job.hash] = defect(error, job).problems
     return Checked(problems, memory, device.type, device_count(device), capacity_bytes(device))

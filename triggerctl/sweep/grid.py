@@ -55,14 +55,23 @@ def parse_parameter(text: str) -> Parameter:
     """Read `key=v1,v2,…`. A comma within brackets, braces or quotes belongs to its value; key and values are
     read as those of --set.
 
-    Raises InputError for a text without values, an unknown key, and one that has an option of its own."""
+    Raises InputError for a text without values or with an empty one, an unknown key, and one that has an
+    option of its own."""
     name, equals, values = text.partition("=")
     where = f"{PARAM} {text}"
     if not equals or not values.strip():
         raise InputError(
             f"{PARAM} takes key=value,value,…", where=where, mend=f"such as {PARAM} beta_kl=0.1,1,10"
         )
-    read = [parse_override(f"{name}={value}", option=PARAM) for value in _apart(values)]
+    parts = _apart(values)
+    if not all(parts):
+        raise InputError(
+            f"value {parts.index('') + 1} of {len(parts)} is missing",
+            where=where,
+            why="there is nothing before or after a comma",
+            mend='drop the comma; an empty text is written ""',
+        )
+    read = [parse_override(f"{name}={value}", option=PARAM) for value in parts]
     key = ".".join(read[0].key)
     if key in _OPTIONS_OF_THEIR_OWN:
         option = _OPTIONS_OF_THEIR_OWN[key]
@@ -85,7 +94,7 @@ def _apart(values: str) -> list[str]:
         elif not quoted:
             depth += (sign in "[{") - (sign in "]}")
         escaped = sign == "\\" and not escaped
-    return [part.strip() for part in parts if part.strip()]
+    return [part.strip() for part in parts]
 
 
 def cells(
@@ -102,7 +111,8 @@ def cells(
     folders named by the seed alone if there are no parameters. Without seeds: the configuration's. Of
     sweep.json, a strategy that is picked brings its overrides; one that is not in it runs with the
     configuration's values. Parameters multiply, and go before what sweep.json says.
-    Raises InputError for an unknown strategy, a broken sweep.json, and when there is nothing to sweep.
+    Raises InputError for an unknown strategy, a broken sweep.json, when there is nothing to sweep, and where
+    two different cells would share a folder.
     """
     listed = _listed(folder.sweep)
     chosen = _chosen(listed, strategies)
@@ -120,7 +130,25 @@ def cells(
     if not chosen:
         return [Cell(folder.seed(seed), None, seed, (_seed(seed),)) for seed in each_seed]
     made = [_cell(folder, variant, seed) for variant in chosen for seed in each_seed]
-    return list({cell.folder.path: cell for cell in made}.values())
+    return _each_once(made)
+
+
+def _each_once(made: Sequence[Cell]) -> list[Cell]:
+    """Cells that are the same are one; a folder's name leaves nulls out, so others may meet in it too."""
+    kept: dict[Path, Cell] = {}
+    for cell in made:
+        first = kept.setdefault(cell.folder.path, cell)
+        one, other = ({o.key: o for o in each.overrides} for each in (first, cell))
+        for key in {**one, **other}:
+            pair = [(o.value, o.where) for o in (one.get(key), other.get(key)) if o is not None]
+            if len(pair) < 2 or pair[0][0] != pair[1][0]:
+                raise InputError(
+                    f"two cells that differ in {'.'.join(key)} would share a folder",
+                    where=", ".join(dict.fromkeys(where for _, where in pair)),
+                    why=f"{cell.folder.path} can hold one of them: its name does not tell them apart",
+                    mend="give one of them a value that shows in the name; null is left out of it",
+                )
+    return list(kept.values())
 
 
 def _product(parameters: Sequence[Parameter]) -> list[dict[str, object]]:

@@ -47,6 +47,10 @@ def share_out(asked: int | None, checked: Checked, settings: RunSettings, *, cel
 
     asked: runs at once as the user wants it, None for as many as there are cores (or GPUs) and room for."""
     cores = available_cores()
+    if settings.device.startswith("cuda:"):
+        # It is counted among the devices as they are: a worker that sees its own alone would not find it.
+        jobs = asked or 1
+        return Room(jobs, settings.threads, (None,) * jobs)
     if checked.kind == "cuda":
         most = max(1, checked.devices // settings.gpus_per_run)
         jobs = asked or min(most, cells)
@@ -153,9 +157,17 @@ class LocalLauncher:
                 worker.job = None
                 if not isinstance(answer, CellOutcome):
                     self._end(worker)
+                    how = worker.death()
+                elif answer.outcome is Outcome.INTERRUPTED and not stop.is_set():
+                    # A signal of its own: all that it is given from now on, it would stop at once.
+                    self._end(worker)
+                    how = "a worker process was asked to stop"
+                else:
+                    how = None
                 if given is None:
                     continue
-                if isinstance(answer, CellOutcome):
+                if how is None:
+                    assert isinstance(answer, CellOutcome)
                     if answer.outcome is not Outcome.BUSY or stop.is_set():
                         ended(answer)
                     elif waiting.add(given):
@@ -163,12 +175,12 @@ class LocalLauncher:
                     continue
                 deaths[given.folder] += 1
                 if stop.is_set():
-                    ended(CellOutcome(given.folder, Outcome.INTERRUPTED, worker.death()))
+                    ended(CellOutcome(given.folder, Outcome.INTERRUPTED, how))
                 elif deaths[given.folder] < DEATHS:
-                    note(f"{worker.death()}: {given.folder.path} goes on from its last checkpoint")
+                    note(f"{how}: {given.folder.path} goes on from its last checkpoint")
                     queue.appendleft(given)
                 else:
-                    ended(_died(given, worker.death()))
+                    ended(answer if isinstance(answer, CellOutcome) else _died(given, how))
             tick()
 
     def _idle(self, room: Room) -> _Worker | None:
@@ -178,8 +190,8 @@ class LocalLauncher:
                 return worker
         if len(self._workers) >= room.jobs:
             return None
-        taken = {worker.pin for worker in self._workers}
-        pin = next((pin for pin in room.pins if pin not in taken), room.pins[0])
+        used = Counter(worker.pin for worker in self._workers)
+        pin = min(room.pins, key=lambda pin: used[pin])
         return self._begin({} if pin is None else {"CUDA_VISIBLE_DEVICES": pin})
 
     def _begin(self, environment: Mapping[str, str]) -> _Worker:

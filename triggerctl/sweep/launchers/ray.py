@@ -88,10 +88,12 @@ def share_out(asked: int | None, nodes: Sequence[Node], settings: RunSettings, *
 
 
 class RayLauncher:
-    """`jobs`: how many runs at once at most, None for as many as the cluster bears."""
+    """`jobs`: how many runs at once at most, None for as many as the cluster bears; `warn`: says what keeps
+    the check of the runs waiting."""
 
-    def __init__(self, jobs: int | None = None) -> None:
+    def __init__(self, jobs: int | None = None, *, warn: Callable[[str], None] | None = None) -> None:
         self._asked = jobs
+        self._warn = warn
         self._cells = 1
         self._ray: Any = None
 
@@ -118,6 +120,8 @@ class RayLauncher:
         self._cells = max(1, len(jobs))
         ray = self._cluster()
         share = self._share(settings)
+        if self._warn is not None and not self._has_room(share):
+            self._warn(self._told(share))
         task = self._begin(Check(tuple(jobs), share.settings), share, name="check")
         while not ray.wait([task], timeout=TICK_SECONDS)[0]:
             if stop.is_set():
@@ -187,13 +191,16 @@ class RayLauncher:
     def _share(self, settings: RunSettings) -> Share:
         return share_out(self._asked, _nodes(self._ray), settings, cells=self._cells)
 
+    def _has_room(self, share: Share) -> bool:
+        return any(node.cpus >= share.cpus and node.gpus >= share.gpus for node in _nodes(self._ray))
+
     def _told(self, share: Share) -> str:
         nodes = _nodes(self._ray)
         each = f"{share.cpus} CPU{'s' if share.cpus != 1 else ''}"
         if share.gpus:
             each += f" and {share.gpus} GPU{'s' if share.gpus != 1 else ''}"
         text = f"Ray: {len(nodes)} node{'s' if len(nodes) != 1 else ''}, {each} for each run"
-        if not any(node.cpus >= share.cpus and node.gpus >= share.gpus for node in nodes):
+        if not self._has_room(share):
             text += "; no node has that now, so the runs wait for one"
         return text
 

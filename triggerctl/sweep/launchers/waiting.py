@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from triggerctl.errors import TriggerctlError
 from triggerctl.experiment.claim import holder_of
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.sweep.cell import CellJob
@@ -48,5 +49,8 @@ class Waiting:
 
 
 def _is_free(job: CellJob) -> bool:
-    holder = holder_of(job.folder.path)
+    try:
+        holder = holder_of(job.folder.path)
+    except TriggerctlError:
+        return False  # out of reach for a while, it may be; it is tried in the end whatever is seen from here
     return holder is None or holder.is_stale(time.time())
