@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from written_experiments import KL, NAIVE, make_config, make_results, write_run, write_sweep
 
+from triggerctl.report.checks import check
 from triggerctl.report.collect import collect
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "published" / "experiments"
@@ -102,6 +103,16 @@ def test_results_on_other_data_or_another_model_are_not_averaged(tmp_path: Path)
         results = make_results("naive", seed, NAIVE[1], data_sha256=data * 32, fingerprint=model * 32)
         write_run(folder / f"seed_{seed}", results, make_config("naive", seed))
     assert sorted(group.seeds for group in collect([folder]).groups) == [(1,), (2,), (3,)]
+
+
+def test_one_seed_run_with_two_models_is_two_runs_and_said_to_be(tmp_path: Path) -> None:
+    folder = tmp_path / "exp"
+    for model in ("aa", "bb"):
+        results = make_results("naive", 1, NAIVE[1], fingerprint=model * 32)
+        write_run(folder, results, make_config("naive", 1), timestamp=f"20250101_0000{model}")
+    groups = collect([folder]).groups
+    assert [group.seeds for group in groups] == [(1,), (1,)]
+    assert "different_model" in [finding.kind for finding in check(groups)]
 
 
 def test_half_a_results_file_is_named_and_the_rest_reported(tmp_path: Path) -> None:

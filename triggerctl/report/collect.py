@@ -242,9 +242,9 @@ def _full_name(name: str) -> str:
 
 def _newest(rows: Sequence[RunRow]) -> tuple[list[RunRow], list[Finding]]:
     """Of results of one run (equal but for the time) the newest; others that say something else are named."""
-    same: defaultdict[tuple[str, str, str, int, str], list[RunRow]] = defaultdict(list)
+    same: defaultdict[tuple[str, str, str, int, str, str], list[RunRow]] = defaultdict(list)
     for row in rows:
-        same[row.experiment, row.group_key, row.strategy, row.seed, row.data].append(row)
+        same[row.experiment, row.group_key, row.strategy, row.seed, row.data, row.model_key].append(row)
     kept: list[RunRow] = []
     replaced: defaultdict[str, list[str]] = defaultdict(list)
     for found in same.values():
