@@ -141,8 +141,10 @@ def test_cells_that_a_sweep_never_began_are_named(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "exp", {"naive": NAIVE})
     (folder / "sweeps").mkdir()
     cells = [{"folder": f"proxy_strategy_{name}/seed_1"} for name in ("naive", "dpo", "kl_divergence")]
-    (folder / "sweeps" / "20260101_000000.json").write_text(json.dumps({"cells": cells}))
+    twin = {"folder": "proxy_strategy_naive_beta_kl-2/seed_1", "outcome": "same"}
+    (folder / "sweeps" / "20260101_000000.json").write_text(json.dumps({"cells": [*cells, twin]}))
     (folder / "sweeps" / "20260101_000001.json").write_text('{"cells": [')
+    (folder / "sweeps" / "20260101_000002.json").write_text('{"cells": ["proxy_strategy_dpo"]}')
     assert [finding.text for finding in collect([folder]).findings] == [
         "exp: 2 runs have no finished results (not begun): proxy_strategy_dpo/seed_1, "
         "proxy_strategy_kl_divergence/seed_1."
