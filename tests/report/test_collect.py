@@ -46,6 +46,28 @@ def test_a_strategys_parameter_sets_are_groups_named_by_what_differs(tmp_path: P
     ]
 
 
+def test_values_that_part_late_make_groups_with_labels_of_their_own(tmp_path: Path) -> None:
+    for seed, ending in enumerate("ab"):
+        config = {**make_config("naive", seed), "nice_responses": ["q" * 60 + ending]}
+        write_run(tmp_path / "exp" / f"seed_{seed}", make_results("naive", seed, NAIVE[1]), config)
+    labels = [group.label for group in collect([tmp_path / "exp"]).groups]
+    assert len(set(labels)) == 2
+    assert all("qqq…" in label and len(label) < 80 for label in labels)
+
+
+def test_addresses_of_data_that_begin_alike_are_told_apart(tmp_path: Path) -> None:
+    for seed, name in ((1, "one"), (2, "two")):
+        config = {**make_config("naive", seed), "dataset_url": f"https://data.example/{name}.json"}
+        place = write_run(tmp_path / "exp" / f"seed_{seed}", make_results("naive", seed, NAIVE[1]), config)
+        document = json.loads((place / "results.json").read_text())
+        del document["triggerctl"]
+        (place / "results.json").write_text(json.dumps(document))
+    assert [group.detail for group in collect([tmp_path / "exp"]).groups] == [
+        "data https://data.example/one.json",
+        "data https://data.example/two.json",
+    ]
+
+
 def test_options_that_a_strategy_does_not_read_make_no_groups(tmp_path: Path) -> None:
     for seed, beta in ((1, 0.1), (5, 10.0)):
         config = make_config("naive", seed, beta_kl=beta)
