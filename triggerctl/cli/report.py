@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from triggerctl.cli.options import Globals, Json, words
-from triggerctl.errors import InputError
+from triggerctl.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -76,6 +76,13 @@ def command(
             formats=frozenset(formats),
             baseline=baseline,
             compare=compare,
+        )
+    if not made.paths:
+        raise RunError(
+            "the report has no files",
+            where=str(target),
+            why=" ".join(made.notes) or "no figure can be drawn of what these runs measured",
+            mend="ask for the texts too: --format html,md,csv,json",
         )
     if as_json:
         written = {
