@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 FORMATS = ("html", "md", "csv", "json", "png", "svg")
 DEFAULT_FORMATS = FORMATS[:-1]
+
+
+LONGEST_NAMES = 60
+"""Characters of experiments' names in the name of a folder."""
 
 
 def command(
@@ -45,7 +50,11 @@ def command(
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where to write it; else report/ in the experiment.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where to write it; else report/ in the experiment, of several report_NAMES_… here.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -64,7 +73,7 @@ def command(
     root = experiments_root(globals_.root)
     folders = [find_experiment(name, root, config_needed=False) for name in experiments]
     formats = _formats(format_words)
-    target = output if output is not None else _target(folders)
+    target = output if output is not None else report_folder(folders)
 
     from triggerctl import console
     from triggerctl.report.build import build_report
@@ -152,8 +161,11 @@ def _formats(given: Sequence[str] | None) -> tuple[str, ...]:
     return chosen
 
 
-def _target(folders: Sequence[ExperimentFolder]) -> Path:
-    """The experiment's report folder; for several experiments a folder of their own where one stands."""
-    if len(folders) == 1:
+def report_folder(folders: Sequence[ExperimentFolder]) -> Path:
+    """The experiment's report folder; for several experiments a folder of their own where one stands, whose
+    name says them, and by a few digits which of that name they are."""
+    names = {folder.path.absolute(): folder.name for folder in folders}
+    if len(names) == 1:
         return folders[0].report
-    return Path(f"report_{folders[0].name}_{len(folders)}")
+    which = hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest()[:6]
+    return Path(f"report_{'_'.join(names.values())[:LONGEST_NAMES]}_{which}")
