@@ -80,6 +80,23 @@ def named_group(groups: Sequence[Group], name: str, *, where: str) -> Group:
     return max(found, key=lambda group: len(group.runs))
 
 
+def namesake(groups: Sequence[Group], baseline: Group | None) -> Group | None:
+    """What a report's baseline is among the groups of one experiment: itself, else the group that has its
+    label there, else the group of its strategy with the most seeds; None where that was not run."""
+    if baseline is None:
+        return None
+    alike = [group for group in groups if group.strategy == baseline.strategy]
+    return max(
+        alike,
+        key=lambda group: (
+            group.label == baseline.label,
+            group.inner_label == baseline.inner_label,
+            len(group.runs),
+        ),
+        default=None,
+    )
+
+
 def short_name(strategy: str) -> str:
     """A strategy's alias where it has a shorter one, such as kl for kl_divergence."""
     known = strategy in strategies.names()
