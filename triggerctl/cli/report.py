@@ -11,6 +11,7 @@ import typer
 
 from triggerctl.cli.options import Globals, Json, words
 from triggerctl.errors import InputError, RunError
+from triggerctl.report.formats import DEFAULT_FORMATS, FORMATS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from triggerctl.report.build import ReportResult
     from triggerctl.report.rows import Group
 
-FORMATS = ("html", "md", "csv", "json", "png", "svg")
-DEFAULT_FORMATS = FORMATS[:-1]
 
 
 LONGEST_NAMES = 60
@@ -46,7 +45,9 @@ def command(
     format_words: Annotated[
         list[str] | None,
         typer.Option(
-            "--format", metavar="NAME…", help="Any of html, md, csv, json, png, svg; all but svg by default."
+            "--format",
+            metavar="NAME…",
+            help=f"Any of {', '.join(FORMATS)}; by default {', '.join(DEFAULT_FORMATS)}.",
         ),
     ] = None,
     output: Annotated[
