@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from triggerctl.report.rows import Group
 
 
-
 LONGEST_NAMES = 60
 """Characters of experiments' names in the name of a folder."""
 

@@ -40,11 +40,10 @@ _NOT_SETTINGS = frozenset(
 @dataclass(frozen=True, slots=True)
 class Collection:
     """All finished runs of the experiments, in groups. `findings`: results that can't be read, runs that are
-    not finished, results that newer ones replace. `examined`: how many results files were found."""
+    not finished, results that newer ones replace."""
 
     groups: tuple[Group, ...]
     findings: tuple[Finding, ...]
-    examined: int
 
     @property
     def runs(self) -> tuple[RunRow, ...]:
@@ -70,7 +69,6 @@ def collect(folders: Sequence[Path]) -> Collection:
     out."""
     rows: list[RunRow] = []
     findings: list[Finding] = []
-    examined = 0
     for name, folder in _names(folders).items():
         experiment = ExperimentFolder(folder)
         runs = {run: run.finished() for run in walk_runs(experiment)}
@@ -78,7 +76,6 @@ def collect(folders: Sequence[Path]) -> Collection:
         known = frozenset(_relative(run.path, experiment) for run in runs)
         findings += missing_runs(name, experiment, unfinished, known)
         for finished in runs.values():
-            examined += len(finished)
             for results in finished:
                 try:
                     rows.append(_row(name, experiment, read_results(results, words_at_the_end_only=True)))
@@ -88,7 +85,7 @@ def collect(folders: Sequence[Path]) -> Collection:
                     findings.append(Finding(kind="unreadable", text=text, runs=(where,)))
     kept, replaced = _newest(rows)
     findings += replaced
-    return Collection(grouped(kept), tuple(findings), examined)
+    return Collection(grouped(kept), tuple(findings))
 
 
 def _names(folders: Sequence[Path]) -> dict[str, Path]:
