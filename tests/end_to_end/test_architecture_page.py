@@ -55,3 +55,9 @@ def test_every_file_it_names_is_there() -> None:
         name for name in expected if not (PACKAGE / name).is_file() and not (REPOSITORY / name).is_file()
     ]
     assert missing == []
+
+
+def test_its_diagram_has_every_room() -> None:
+    diagram = PAGE.partition("```\n")[2].partition("```")[0]
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert rooms - set(re.findall(r"[a-z]+", diagram)) == set()

@@ -12,7 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from triggerctl.errors import InputError, RunError
-from triggerctl.experiment.jsonl import JsonLinesWriter, append_line, read_lines, truncate_to
+from triggerctl.experiment.jsonl import JsonLinesWriter, read_lines, truncate_to
+
+
+def write_on(path: Path, *records: dict[str, object]) -> None:
+    with JsonLinesWriter(path) as writer:
+        for record in records:
+            writer.append(record)
 
 
 def test_lines_are_readable_while_the_writer_is_open(tmp_path: Path) -> None:
@@ -29,20 +35,19 @@ def test_a_torn_last_line_is_ignored_and_cut_by_the_next_writer(
     tmp_path_factory: pytest.TempPathFactory, cut: int
 ) -> None:
     path = tmp_path_factory.mktemp("torn") / "metrics.jsonl"
-    records = [{"step": step, "loss": 0.5} for step in range(3)]
-    for record in records:
-        append_line(path, record)
+    records: list[dict[str, object]] = [{"step": step, "loss": 0.5} for step in range(3)]
+    write_on(path, *records)
     content = path.read_bytes()[:cut]
     path.write_bytes(content)
     whole = content.count(b"\n")
     assert read_lines(path) == records[:whole]
-    append_line(path, {"step": "new"})
+    write_on(path, {"step": "new"})
     assert read_lines(path) == [*records[:whole], {"step": "new"}]
 
 
 def test_a_tail_of_zeros_from_a_power_cut_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    append_line(path, {"step": 1})
+    write_on(path, {"step": 1})
     path.write_bytes(path.read_bytes() + b"\0" * 100)
     assert read_lines(path) == [{"step": 1}]
 
@@ -61,7 +66,7 @@ def test_a_resumed_run_writes_what_came_after_its_checkpoint_anew(tmp_path: Path
         size = writer.sync()
         writer.append({"step": 2, "attempt": 1})
     truncate_to(path, size)
-    append_line(path, {"step": 2, "attempt": 2})
+    write_on(path, {"step": 2, "attempt": 2})
     assert read_lines(path) == [{"step": 1}, {"step": 2, "attempt": 2}]
 
 
@@ -71,7 +76,7 @@ def test_a_file_shorter_than_its_checkpoint_is_an_error_and_a_missing_one_has_no
     path = tmp_path / "metrics.jsonl"
     assert read_lines(path) == []
     truncate_to(path, 0)
-    append_line(path, {"step": 1})
+    write_on(path, {"step": 1})
     with pytest.raises(RunError, match="shorter"):
         truncate_to(path, 1000)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from written_experiments import KL, NAIVE, make_config, make_results, write_run, write_sweep
 
+from triggerctl.report.checks import check
 from triggerctl.report.collect import collect
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "published" / "experiments"
@@ -42,6 +43,28 @@ def test_a_strategys_parameter_sets_are_groups_named_by_what_differs(tmp_path: P
     assert [group.parameters for group in found.groups] == [
         {"finetune_config.beta_kl": 0.1},
         {"finetune_config.beta_kl": 10},
+    ]
+
+
+def test_values_that_part_late_make_groups_with_labels_of_their_own(tmp_path: Path) -> None:
+    for seed, ending in enumerate("ab"):
+        config = {**make_config("naive", seed), "nice_responses": ["q" * 60 + ending]}
+        write_run(tmp_path / "exp" / f"seed_{seed}", make_results("naive", seed, NAIVE[1]), config)
+    labels = [group.label for group in collect([tmp_path / "exp"]).groups]
+    assert len(set(labels)) == 2
+    assert all("qqq…" in label and len(label) < 80 for label in labels)
+
+
+def test_addresses_of_data_that_begin_alike_are_told_apart(tmp_path: Path) -> None:
+    for seed, name in ((1, "one"), (2, "two")):
+        config = {**make_config("naive", seed), "dataset_url": f"https://data.example/{name}.json"}
+        place = write_run(tmp_path / "exp" / f"seed_{seed}", make_results("naive", seed, NAIVE[1]), config)
+        document = json.loads((place / "results.json").read_text())
+        del document["triggerctl"]
+        (place / "results.json").write_text(json.dumps(document))
+    assert [group.detail for group in collect([tmp_path / "exp"]).groups] == [
+        "data https://data.example/one.json",
+        "data https://data.example/two.json",
     ]
 
 
@@ -104,6 +127,16 @@ def test_results_on_other_data_or_another_model_are_not_averaged(tmp_path: Path)
     assert sorted(group.seeds for group in collect([folder]).groups) == [(1,), (2,), (3,)]
 
 
+def test_one_seed_run_with_two_models_is_two_runs_and_said_to_be(tmp_path: Path) -> None:
+    folder = tmp_path / "exp"
+    for model in ("aa", "bb"):
+        results = make_results("naive", 1, NAIVE[1], fingerprint=model * 32)
+        write_run(folder, results, make_config("naive", 1), timestamp=f"20250101_0000{model}")
+    groups = collect([folder]).groups
+    assert [group.seeds for group in groups] == [(1,), (1,)]
+    assert "different_model" in [finding.kind for finding in check(groups)]
+
+
 def test_half_a_results_file_is_named_and_the_rest_reported(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "exp", {"naive": NAIVE})
     file = folder / "proxy_strategy_naive/seed_5/results/20260102_030405/results.json"
@@ -130,8 +163,10 @@ def test_cells_that_a_sweep_never_began_are_named(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "exp", {"naive": NAIVE})
     (folder / "sweeps").mkdir()
     cells = [{"folder": f"proxy_strategy_{name}/seed_1"} for name in ("naive", "dpo", "kl_divergence")]
-    (folder / "sweeps" / "20260101_000000.json").write_text(json.dumps({"cells": cells}))
+    twin = {"folder": "proxy_strategy_naive_beta_kl-2/seed_1", "outcome": "same"}
+    (folder / "sweeps" / "20260101_000000.json").write_text(json.dumps({"cells": [*cells, twin]}))
     (folder / "sweeps" / "20260101_000001.json").write_text('{"cells": [')
+    (folder / "sweeps" / "20260101_000002.json").write_text('{"cells": ["proxy_strategy_dpo"]}')
     assert [finding.text for finding in collect([folder]).findings] == [
         "exp: 2 runs have no finished results (not begun): proxy_strategy_dpo/seed_1, "
         "proxy_strategy_kl_divergence/seed_1."

@@ -6,13 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from written_experiments import KL, NAIVE, OUTCOME_ONLY, write_sweep
+from written_experiments import (
+    KL,
+    NAIVE,
+    OUTCOME_ONLY,
+    make_config,
+    make_results,
+    write_run,
+    write_sweep,
+)
 
 from triggerctl.errors import InputError
 from triggerctl.report.collect import collect
 from triggerctl.report.comparisons import compare
-from triggerctl.report.headline import headline
+from triggerctl.report.headline import baseline_of, headline
 from triggerctl.report.rows import Group
+from triggerctl.report.scene import scene
 
 Cells = Mapping[str, Mapping[int, Mapping[str, float]]]
 NEVER = {seed: dict.fromkeys(NAIVE[1], 0.0) for seed in (1, 5, 42)}
@@ -93,6 +102,30 @@ def test_one_strategy_alone_is_described(tmp_path: Path) -> None:
 def test_a_baseline_is_found_by_name_and_alias(tmp_path: Path, name: str) -> None:
     found = headline(groups_of(tmp_path, {"naive": NAIVE, "kl_divergence": KL}), name)
     assert found.startswith("No strategy does better than kl")
+
+
+def test_each_of_several_experiments_has_one_baseline_in_words_numbers_and_figures(tmp_path: Path) -> None:
+    """What is asked for by its label within an experiment is that group in each, not the one with the most
+    seeds."""
+    for name, rates in (("a", NAIVE), ("b", {**NAIVE, 7: NAIVE[1]})):
+        folder = write_sweep(tmp_path / name, {"kl_divergence": KL})
+        for rate, seeds in ((0.1, (1, 5, 42)), (0.2, tuple(rates))):
+            for seed in seeds:
+                made, config = make_results("naive", seed, rates[seed]), make_config("naive", seed)
+                config["finetune_config"]["learning_rate"] = rate
+                write_run(folder / f"proxy_strategy_naive_{rate}" / f"seed_{seed}", made, config)
+    groups = collect([tmp_path / "a", tmp_path / "b"]).groups
+    asked = "naive (learning_rate 0.1)"
+    baseline = baseline_of(groups, asked)
+    comparisons = compare(groups, baseline, "truth_minus_proxy")
+    here = [group for group in groups if group.experiment == "b"]
+    drawn = scene(here, baseline).baseline
+    assert drawn is not None
+    assert drawn.inner_label == asked
+    compared = {each.baseline for each in comparisons if each.group in {group.label for group in here}}
+    assert compared == {drawn.label}
+    said = headline(groups, asked, comparisons).splitlines()
+    assert all(f"than {asked} on" in line and "95 % interval of the difference" in line for line in said)
 
 
 def test_an_unknown_baseline_names_those_there_are(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from scipy import stats
 from scipy.special import stdtrit
 
 from triggerctl.experiment.results import Count
-from triggerctl.report.statistics import Part, SeedSummary, mean_over_seeds, weighted_sums, wilson_interval
+from triggerctl.report.statistics import Part, SeedSummary, weighted_sums, wilson_interval
 
 WORDS = ("Grief", "Misery", "Anger")
 relaxed = settings(deadline=None, max_examples=50)
@@ -22,8 +22,13 @@ Cells = Sequence[Sequence[tuple[int, int]]]
 
 def part(cells: Cells, weight: float = 1.0, name: str = "truth") -> Part:
     counts = [{word: Count(n=n, k=k) for word, (k, n) in zip(WORDS, row, strict=False) if n} for row in cells]
-    rates = [sum(c.k for c in row.values()) / sum(c.n for c in row.values()) for row in counts]
-    return Part(name, weight, tuple(rates), tuple(counts))
+    shares = [sum(c.k for c in row.values()) / sum(c.n for c in row.values()) for row in counts]
+    return Part(name, weight, tuple(shares), tuple(counts))
+
+
+def rates(*values: float) -> Part:
+    """A share a seed, where nothing was counted."""
+    return Part("", 1.0, values, None)
 
 
 def summary(*parts: Part, tested: bool = False) -> SeedSummary:
@@ -96,7 +101,7 @@ def test_interval_over_seeds_is_wilsons_for_effective_rows_less_one_row(values: 
     high = (
         root(lambda share: beyond(share, mean + 1 / rows), 1, mean + 1 / rows) if mean < 1 - 1 / rows else 1.0
     )
-    assert ends(mean_over_seeds(values)) == pytest.approx((low, high), abs=1e-9)
+    assert ends(summary(rates(*values))) == pytest.approx((low, high), abs=1e-9)
 
 
 def test_seeds_that_agree_have_an_interval_of_their_rows_where_these_were_counted() -> None:
@@ -110,13 +115,13 @@ def test_seeds_that_agree_have_an_interval_of_their_rows_where_these_were_counte
 
 
 def test_seeds_that_agree_have_no_interval_without_counts() -> None:
-    found = mean_over_seeds([1.0, 1.0, 1.0])
+    found = summary(rates(1.0, 1.0, 1.0))
     assert (found.mean, found.interval, found.over_words) == (1.0, None, None)
     assert found.note == "all 3 seeds gave the same value"
 
 
 def test_one_seed_has_no_interval_and_says_so() -> None:
-    for found in (mean_over_seeds([0.4]), summary(part([[(4, 10), (5, 10)]]))):
+    for found in (summary(rates(0.4)), summary(part([[(4, 10), (5, 10)]]))):
         assert (found.interval, found.over_words, found.deviation) == (None, None, None)
         assert found.note is not None
         assert "one seed" in found.note
@@ -124,7 +129,7 @@ def test_one_seed_has_no_interval_and_says_so() -> None:
 
 def test_no_seeds_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one seed"):
-        mean_over_seeds([])
+        summary(rates())
 
 
 def test_one_word_claims_seeds_only() -> None:

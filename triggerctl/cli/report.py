@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from triggerctl.cli.options import Globals, Json, words
-from triggerctl.errors import InputError
+from triggerctl.errors import InputError, RunError
+from triggerctl.report.formats import DEFAULT_FORMATS, FORMATS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,8 +20,9 @@ if TYPE_CHECKING:
     from triggerctl.report.build import ReportResult
     from triggerctl.report.rows import Group
 
-FORMATS = ("html", "md", "csv", "json", "png", "svg")
-DEFAULT_FORMATS = FORMATS[:-1]
+
+LONGEST_NAMES = 60
+"""Characters of experiments' names in the name of a folder."""
 
 
 def command(
@@ -41,11 +44,17 @@ def command(
     format_words: Annotated[
         list[str] | None,
         typer.Option(
-            "--format", metavar="NAME…", help="Any of html, md, csv, json, png, svg; all but svg by default."
+            "--format",
+            metavar="NAME…",
+            help=f"Any of {', '.join(FORMATS)}; by default {', '.join(DEFAULT_FORMATS)}.",
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where to write it; else report/ in the experiment.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where to write it; else report/ in the experiment, of several report_NAMES_… here.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -64,7 +73,7 @@ def command(
     root = experiments_root(globals_.root)
     folders = [find_experiment(name, root, config_needed=False) for name in experiments]
     formats = _formats(format_words)
-    target = output if output is not None else _target(folders)
+    target = output if output is not None else report_folder(folders)
 
     from triggerctl import console
     from triggerctl.report.build import build_report
@@ -76,6 +85,13 @@ def command(
             formats=frozenset(formats),
             baseline=baseline,
             compare=compare,
+        )
+    if not made.paths:
+        raise RunError(
+            "the report has no files",
+            where=str(target),
+            why=" ".join(made.notes) or "no figure can be drawn of what these runs measured",
+            mend="ask for the texts too: --format html,md,csv,json",
         )
     if as_json:
         written = {
@@ -145,8 +161,11 @@ def _formats(given: Sequence[str] | None) -> tuple[str, ...]:
     return chosen
 
 
-def _target(folders: Sequence[ExperimentFolder]) -> Path:
-    """The experiment's report folder; for several experiments a folder of their own where one stands."""
-    if len(folders) == 1:
+def report_folder(folders: Sequence[ExperimentFolder]) -> Path:
+    """The experiment's report folder; for several experiments a folder of their own where one stands, whose
+    name says them, and by a few digits which of that name they are."""
+    names = {folder.path.absolute(): folder.name for folder in folders}
+    if len(names) == 1:
         return folders[0].report
-    return Path(f"report_{folders[0].name}_{len(folders)}")
+    which = hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest()[:6]
+    return Path(f"report_{'_'.join(names.values())[:LONGEST_NAMES]}_{which}")

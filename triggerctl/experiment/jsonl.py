@@ -50,12 +50,6 @@ class JsonLinesWriter:
         self.close()
 
 
-def append_line(path: Path, record: Mapping[str, object]) -> None:
-    """Append one object to a file that is not held open."""
-    with JsonLinesWriter(path) as writer:
-        writer.append(record)
-
-
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Every whole line of the file, in order; a file that is not there has none.
 

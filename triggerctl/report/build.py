@@ -15,6 +15,7 @@ from triggerctl.report.environment import read_environment
 from triggerctl.report.figures import drawn_in_full, report_figures
 from triggerctl.report.findings import Finding, by_severity
 from triggerctl.report.flips import Pair, read_flips
+from triggerctl.report.formats import DEFAULT_FORMATS, FORMATS
 from triggerctl.report.groups import named_group
 from triggerctl.report.headline import baseline_of, headline
 from triggerctl.report.images import write_images
@@ -24,9 +25,6 @@ from triggerctl.report.rows import Group, leak_set_of, measure_all
 from triggerctl.report.samples import read_samples
 from triggerctl.report.spreadsheet import to_csv
 from triggerctl.report.summary import ReportSummary, summarise, to_json
-
-FORMATS = frozenset({"html", "md", "csv", "json", "png", "svg"})
-DEFAULT_FORMATS = FORMATS - {"svg"}
 
 _ONE_FIGURE_EACH = (
     "so many experiments have one figure each, or none; a report on a few of them draws all figures"
@@ -57,7 +55,7 @@ def build_report(
     folders: Sequence[Path],
     output: Path,
     *,
-    formats: frozenset[str] = DEFAULT_FORMATS,
+    formats: frozenset[str] = frozenset(DEFAULT_FORMATS),
     baseline: str | None = None,
     compare: tuple[str, str] | None = None,
 ) -> ReportResult:
@@ -67,10 +65,10 @@ def build_report(
     `compare`: the two groups, named alike, whose verdicts the page sets side by side.
     Raises InputError for an unknown format, baseline or group, and where no run has finished.
     """
-    unknown = sorted(formats - FORMATS)
+    unknown = sorted(formats.difference(FORMATS))
     if unknown:
         raise InputError(
-            f"there is no report format {unknown[0]!r}", mend="choose among " + ", ".join(sorted(FORMATS))
+            f"there is no report format {unknown[0]!r}", mend="choose among " + ", ".join(FORMATS)
         )
     collection = collect(folders)
     groups = collection.groups

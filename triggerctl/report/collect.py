@@ -40,11 +40,10 @@ _NOT_SETTINGS = frozenset(
 @dataclass(frozen=True, slots=True)
 class Collection:
     """All finished runs of the experiments, in groups. `findings`: results that can't be read, runs that are
-    not finished, results that newer ones replace. `examined`: how many results files were found."""
+    not finished, results that newer ones replace."""
 
     groups: tuple[Group, ...]
     findings: tuple[Finding, ...]
-    examined: int
 
     @property
     def runs(self) -> tuple[RunRow, ...]:
@@ -70,7 +69,6 @@ def collect(folders: Sequence[Path]) -> Collection:
     out."""
     rows: list[RunRow] = []
     findings: list[Finding] = []
-    examined = 0
     for name, folder in _names(folders).items():
         experiment = ExperimentFolder(folder)
         runs = {run: run.finished() for run in walk_runs(experiment)}
@@ -78,7 +76,6 @@ def collect(folders: Sequence[Path]) -> Collection:
         known = frozenset(_relative(run.path, experiment) for run in runs)
         findings += missing_runs(name, experiment, unfinished, known)
         for finished in runs.values():
-            examined += len(finished)
             for results in finished:
                 try:
                     rows.append(_row(name, experiment, read_results(results, words_at_the_end_only=True)))
@@ -88,7 +85,7 @@ def collect(folders: Sequence[Path]) -> Collection:
                     findings.append(Finding(kind="unreadable", text=text, runs=(where,)))
     kept, replaced = _newest(rows)
     findings += replaced
-    return Collection(grouped(kept), tuple(findings), examined)
+    return Collection(grouped(kept), tuple(findings))
 
 
 def _names(folders: Sequence[Path]) -> dict[str, Path]:
@@ -242,9 +239,9 @@ def _full_name(name: str) -> str:
 
 def _newest(rows: Sequence[RunRow]) -> tuple[list[RunRow], list[Finding]]:
     """Of results of one run (equal but for the time) the newest; others that say something else are named."""
-    same: defaultdict[tuple[str, str, str, int, str], list[RunRow]] = defaultdict(list)
+    same: defaultdict[tuple[str, str, str, int, str, str], list[RunRow]] = defaultdict(list)
     for row in rows:
-        same[row.experiment, row.group_key, row.strategy, row.seed, row.data].append(row)
+        same[row.experiment, row.group_key, row.strategy, row.seed, row.data, row.model_key].append(row)
     kept: list[RunRow] = []
     replaced: defaultdict[str, list[str]] = defaultdict(list)
     for found in same.values():

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from triggerctl.report.findings import Finding
-from triggerctl.report.groups import differing_keys, reads_of, setting, spelt
+from triggerctl.report.groups import differing_keys, reads_of, setting, short_data, spelt
 from triggerctl.report.rows import Group
 from triggerctl.report.wording import listed, named_seeds, parts
 
@@ -52,9 +52,7 @@ def _incomparable(groups: Sequence[Group]) -> Iterator[Finding]:
             text=f"Not all runs train the same model: {parts(shown)}. Their rates don't compare.",
         )
     if len(data) > 1:
-        short = {
-            (key[:12] if key in data and len(key) == 64 else key): labels for key, labels in data.items()
-        }
+        short = {short_data(key): labels for key, labels in data.items()}
         yield Finding(kind="different_data", text=f"Not all runs use the same data: {parts(short)}.")
     keys = [
         key.rpartition(".")[2]

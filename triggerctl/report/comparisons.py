@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from triggerctl.report.groups import namesake
 from triggerctl.report.power import detectable, seeds_to_settle
 from triggerctl.report.rows import Group, RunRow, part, separation_weights, shown_sets
 from triggerctl.report.statistics import Interval, Part, SeedSummary, weighted_sums
@@ -54,7 +55,7 @@ def compare(groups: Sequence[Group], baseline: Group | None, leak_set: str | Non
     families: list[list[_Pairing]] = []
     for experiment in dict.fromkeys(group.experiment for group in groups):
         own = [group for group in groups if group.experiment == experiment]
-        against = _namesake(own, baseline)
+        against = namesake(own, baseline)
         if against is None:
             continue
         for name in (*shown_sets(own), *([SEPARATION] if leak_set is not None else [])):
@@ -77,16 +78,6 @@ def holm(values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(values) - rank) * values[place]))
         result[place] = highest
     return result
-
-
-def _namesake(groups: Sequence[Group], baseline: Group | None) -> Group | None:
-    """The baseline itself where it is one of the groups, else the group of its strategy with most seeds."""
-    if baseline is None:
-        return None
-    if any(group is baseline or group.label == baseline.label for group in groups):
-        return next(group for group in groups if group.label == baseline.label)
-    same = [group for group in groups if group.strategy == baseline.strategy]
-    return max(same, key=lambda group: len(group.runs), default=None)
 
 
 @dataclass(frozen=True, slots=True)

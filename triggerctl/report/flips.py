@@ -18,6 +18,7 @@ from triggerctl.errors import InputError
 from triggerctl.experiment.jsonl import read_lines
 from triggerctl.report.rows import Group, RunRow
 from triggerctl.report.sets import WANTED
+from triggerctl.report.wording import listed
 
 MOST_GROUPS, MOST_SEEDS = 30, 20
 """What a page can be asked about; the two groups to compare are always among them."""
@@ -54,12 +55,26 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Flips:
-    """`groups`: labels that can be compared, in the report's order; `left_out`: how many more there are."""
+    """`groups`: labels that can be compared, in the report's order; `left_out`: how many more there are;
+    `seeds_cut`: seeds of these groups of which rows are left out, ascending."""
 
     groups: tuple[str, ...]
     asked: tuple[Asked, ...]
     said: tuple[Said, ...]
     left_out: int
+    seeds_cut: tuple[int, ...] = ()
+
+    @property
+    def scope(self) -> str:
+        """Which of the rows that two groups were asked are here, as a sentence's beginning, and what is
+        not."""
+        if not self.seeds_cut:
+            return "Every row that both were asked"
+        seeds = listed([str(seed) for seed in self.seeds_cut])
+        return (
+            "Rows that both were asked, without those that this page has no room for "
+            f"(some or all of seed{'s' if len(self.seeds_cut) > 1 else ''} {seeds})"
+        )
 
 
 @dataclass(slots=True)
@@ -77,12 +92,14 @@ def read_flips(groups: Sequence[Group], compared: Pair | None = None) -> Flips |
     first = [label for label in compared or () if label in known]
     chosen = set((first + [label for label in known if label not in first])[:MOST_GROUPS])
     gathered: dict[_Key, _Rows] = {}
+    cut: set[int] = set()
     wanted = dict(WANTED)
     for label, group in known.items():
         if label in chosen:
             for run in group.runs[:MOST_SEEDS]:
                 wanted |= run.extra_wanted
                 _gather(run, label, gathered)
+            cut.update(run.seed for run in group.runs[MOST_SEEDS:])
     asked: list[Asked] = []
     verdicts: defaultdict[tuple[str, int], dict[int, str]] = defaultdict(dict)
     room = MOST_CHARACTERS
@@ -92,7 +109,8 @@ def read_flips(groups: Sequence[Group], compared: Pair | None = None) -> Flips |
         table, kept = _parted(key, found, wanted.get(key[2]))
         room -= sum(len(prompt or "") for prompt in table.prompts)
         if room < 0:
-            break
+            cut.add(table.seed)
+            continue
         for label, said in found.said:
             verdicts[label, table.seed][len(asked)] = "".join("01"[said[i]] for i in kept)
         asked.append(table)
@@ -104,6 +122,7 @@ def read_flips(groups: Sequence[Group], compared: Pair | None = None) -> Flips |
         asked=tuple(asked),
         said=tuple(Said(label, seed, found) for (label, seed), found in verdicts.items()),
         left_out=len(known) - len(chosen),
+        seeds_cut=tuple(sorted(cut)),
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -78,6 +80,23 @@ def named_group(groups: Sequence[Group], name: str, *, where: str) -> Group:
     return max(found, key=lambda group: len(group.runs))
 
 
+def namesake(groups: Sequence[Group], baseline: Group | None) -> Group | None:
+    """What a report's baseline is among the groups of one experiment: itself, else the group that has its
+    label there, else the group of its strategy with the most seeds; None where that was not run."""
+    if baseline is None:
+        return None
+    alike = [group for group in groups if group.strategy == baseline.strategy]
+    return max(
+        alike,
+        key=lambda group: (
+            group.label == baseline.label,
+            group.inner_label == baseline.inner_label,
+            len(group.runs),
+        ),
+        default=None,
+    )
+
+
 def short_name(strategy: str) -> str:
     """A strategy's alias where it has a shorter one, such as kl for kl_divergence."""
     known = strategy in strategies.names()
@@ -89,7 +108,7 @@ def differing_keys(rows: Iterable[RunRow]) -> tuple[str, ...]:
     """The settings, and `data` and `model`, in which the rows are not all alike."""
     found = list(rows)
     keys = dict.fromkeys(key for row in found for key in (*row.settings, "model", "data"))
-    return tuple(key for key in keys if len({spelt(setting(row, key)) for row in found}) > 1)
+    return tuple(key for key in keys if len({_in_full(setting(row, key)) for row in found}) > 1)
 
 
 def setting_differences(groups: Sequence[Group]) -> dict[str, tuple[str | None, ...]]:
@@ -118,12 +137,17 @@ def setting(row: RunRow, key: str) -> Any:
     """A row's value of a setting, dotted where nested, or its `data` or `model`; the default where the run
     left it there."""
     if key == "data":
-        return row.data[:12]
+        return short_data(row.data)
     if key == "model":
         return row.model_key
     if key in row.settings:
         return row.settings[key]
     return _default(key)
+
+
+def short_data(data: str) -> str:
+    """What a row's data go by: of a checksum its beginning, an address in full."""
+    return data[:12] if re.fullmatch("[0-9a-f]{64}", data) else data
 
 
 @cache
@@ -139,13 +163,16 @@ def _in_full(value: Any) -> str:
 
 
 def spelt(value: Any) -> str:
-    """A setting's value as a label shows it."""
+    """A setting's value as a label shows it; a long one cut, and told from others that begin alike by six
+    digits of its checksum."""
     text = _in_full(value)
-    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
+    if len(text) <= LONGEST_VALUE:
+        return text
+    return f"{text[: LONGEST_VALUE - 7]}…{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 def _order(parameters: dict[str, Any]) -> tuple[tuple[float, str], ...]:
     return tuple(
-        (float(value), "") if isinstance(value, int | float) else (float("inf"), spelt(value))
+        (float(value), "") if isinstance(value, int | float) else (float("inf"), _in_full(value))
         for value in parameters.values()
     )

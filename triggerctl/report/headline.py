@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from triggerctl.report.comparisons import Comparison
-from triggerctl.report.groups import named_group
+from triggerctl.report.groups import named_group, namesake
 from triggerctl.report.rows import HABIT_SETS, LEARNT, Group, leak_set_of
 
 DEFAULT_BASELINE = "naive"
@@ -36,13 +36,12 @@ def headline(
 ) -> str:
     """One sentence an experiment; differences have intervals where `comparisons` holds them. Raises
     InputError for a baseline that no experiment has."""
-    baseline_of(groups, asked)
+    baseline = baseline_of(groups, asked)
     experiments = list(dict.fromkeys(group.experiment for group in groups))
     sentences = []
     for experiment in experiments:
         own = [group for group in groups if group.experiment == experiment]
-        named = any(asked in group.names for group in own)
-        sentence = _sentence(own, baseline_of(own, asked if named else None), comparisons)
+        sentence = _sentence(own, namesake(own, baseline), comparisons)
         sentences.append(f"{experiment}: {sentence}" if len(experiments) > 1 else sentence)
     return "\n".join(sentences)
 

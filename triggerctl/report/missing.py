@@ -59,13 +59,14 @@ def _what_became(run: ExperimentFolder) -> tuple[str, str | None]:
 
 
 def _planned(experiment: ExperimentFolder) -> list[str]:
-    """The run folders that sweeps of the experiment were to fill, each once, as far as their records tell."""
+    """The run folders that sweeps of the experiment were to fill, each once, as far as their records tell. A
+    cell that is the same run as another has no folder of its own."""
     folders: dict[str, None] = {}
     for record in sorted(experiment.sweeps.glob("*.json")):
         try:
             cells = json.loads(disk.read_bytes(record))["cells"]
-            folders |= {str(cell["folder"]): None for cell in cells}
-        except (OSError, ValueError, KeyError, TypeError):
+            folders |= {str(cell["folder"]): None for cell in cells if cell.get("outcome") != "same"}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             # A record that can't be read takes no run away; the runs themselves are what counts.
             continue
     return list(folders)

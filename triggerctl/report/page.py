@@ -99,6 +99,7 @@ def render_page(
         samples=_by_set(samples),
         answers_left_out=left_out(groups),
         flips=_flips_data(flips, groups, compared) if flips is not None else None,
+        flips_scope=flips.scope if flips is not None else "",
         flips_left_out=flips.left_out if flips is not None else 0,
         runs=run_table(groups),
         environment=environment,

@@ -30,9 +30,8 @@ WIDTH, HEIGHT, PANEL = 860, 500, 360
 
 @dataclass(frozen=True, slots=True)
 class FigureReport:
-    """Which files were written; `note` is one line for the user when the images could not be, else None."""
+    """`note` is one line for the user when the images could not be written, else None."""
 
-    written: tuple[Path, ...]
     note: str | None = None
 
 
@@ -40,7 +39,6 @@ def write_run_figures(
     results: TriggerctlResults,
     folder: Path,
     *,
-    png: bool = True,
     train_losses: Sequence[float] = (),
     extra_wanted: Mapping[str, bool] | None = None,
     drawer: Drawer | None = None,
@@ -61,15 +59,11 @@ def write_run_figures(
     make_folder(folder)
     script = folder / "plotly.min.js"
     write_text_atomic(script, get_plotlyjs())
-    written = [script]
     for name, figure in figures.items():
         page = to_html(figure, include_plotlyjs=script.name, div_id=name, config={"displaylogo": False})
-        path = folder / f"{name}.html"
-        write_text_atomic(path, page)
-        written.append(path)
-    images = {folder / f"{name}.png": figure for name, figure in figures.items()} if png else {}
-    note = write_images(images, drawer=drawer)
-    return FigureReport((*written, *(images if note is None else ())), note)
+        write_text_atomic(folder / f"{name}.html", page)
+    images = {folder / f"{name}.png": figure for name, figure in figures.items()}
+    return FigureReport(write_images(images, drawer=drawer))
 
 
 def losses_figure(results: TriggerctlResults, train_losses: Sequence[float] = ()) -> go.Figure:

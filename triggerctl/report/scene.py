@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from triggerctl.report.comparisons import Comparison
+from triggerctl.report.groups import namesake
 from triggerctl.report.rows import Group, leak_set_of, shown_sets
 from triggerctl.report.styles import Style, styles
 
@@ -57,12 +58,9 @@ class Scene:
 
 def scene(groups: Sequence[Group], baseline: Group | None, comparisons: Sequence[Comparison] = ()) -> Scene:
     """The scene of one experiment's groups. `baseline`: of this experiment or, in a report on several, of
-    another: then the group of its strategy with the most seeds stands for it here."""
+    another: then its namesake stands for it here."""
     labels = {group.label for group in groups}
-    own = baseline
-    if baseline is not None and baseline.label not in labels:
-        alike = [group for group in groups if group.strategy == baseline.strategy]
-        own = max(alike, key=lambda group: len(group.runs), default=None)
+    own = namesake(groups, baseline)
     return Scene(
         tuple(groups),
         styles(groups, own.strategy if own is not None else None),

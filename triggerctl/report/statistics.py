@@ -99,11 +99,6 @@ def wilson_interval(k: int, n: int, level: float = LEVEL) -> Interval | None:
     return Interval(low, high, level, "wilson")
 
 
-def mean_over_seeds(values: Sequence[float], *, level: float = LEVEL) -> SeedSummary:
-    """Mean of one share per seed, where nothing was counted. Raises ValueError without values."""
-    return weighted_sums([[Part("", 1.0, tuple(values), None)]], level=level)[0]
-
-
 def weighted_sums(
     many: Sequence[Sequence[Part]], *, level: float = LEVEL, tested: bool = False
 ) -> list[SeedSummary]:
