@@ -120,7 +120,7 @@ class CausalModel:
         if not self.packs:
             states = batch.at_places(self.hidden(batch.input_ids))
             return Passed(states, torch.arange(states.shape[0], device=states.device), shares=False)
-        packed = self._pack(batch)
+        packed = self._pack(batch, parts=self._parts(batch.rows))
         return Passed(self.packed(packed), self._places(packed), shares=self._shares())
 
     def packed(self, packed: Packed) -> Tensor:
@@ -130,8 +130,7 @@ class CausalModel:
 
     def pack_shared(self, sequences: Sequence[Sequence[int]]) -> Packed:
         """The sequences for `packed`, what they begin with in common there once."""
-        lanes = min(self._lanes, max(1, sum(map(len, sequences)) // WORTH_A_LANE)) if self._may_part() else 1
-        return pack_shared(sequences, self.device, parts=lanes)
+        return pack_shared(sequences, self.device, parts=self._parts(sequences))
 
     @contextlib.contextmanager
     def threads_for(self, tokens: float) -> Iterator[None]:
@@ -171,8 +170,15 @@ class CausalModel:
             return False
         return self.device.type == "cpu" or not torch.is_grad_enabled()
 
-    def _pack(self, batch: Batch) -> Packed:
-        return self.pack_shared(batch.rows) if self._shares() else pack(batch.rows, self.device)
+    def _parts(self, sequences: Sequence[Sequence[int]]) -> int:
+        """How many passes side by side these are worth, among the lanes there are now."""
+        worth = max(1, sum(map(len, sequences)) // WORTH_A_LANE)
+        return min(self._lanes, worth) if self._may_part() else 1
+
+    def _pack(self, batch: Batch, *, parts: int) -> Packed:
+        if self._shares():
+            return pack_shared(batch.rows, self.device, parts=parts)
+        return pack(batch.rows, self.device)
 
     def _through_the_layers(self, packed: Packed, *, every_layer: bool = False) -> tuple[Tensor, ...]:
         passes = [
@@ -195,7 +201,7 @@ class CausalModel:
         after the final norm."""
         if self.packs:
             # In one part: the first releases of transformers 5 gather layers in a way that threads disturb.
-            packed = pack_shared(batch.rows, self.device) if self._shares() else pack(batch.rows, self.device)
+            packed = self._pack(batch, parts=1)
             at = self._places(packed)
             layers = self._through_the_layers(packed, every_layer=True)
             return tuple(layer.index_select(0, at) for layer in layers)

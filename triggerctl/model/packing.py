@@ -121,7 +121,7 @@ def pack_shared(sequences: Sequence[Sequence[int]], device: torch.device, *, par
     packings: list[Packing] = []
     at: list[Sequence[int]] = [()] * len(sequences)
     before = 0
-    for members in _cut(ordered, sequences, parts):
+    for members in _cut(ordered, sequences, parts) if parts > 1 else [ordered]:
         packing, paths = _shared([sequences[i] for i in members], device)
         for i, path in zip(members, paths, strict=True):
             at[i] = [before + place for place in path]
