@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from triggerctl.config.paths import rebase_paths, shown_url, shown_values, written_path
+from triggerctl.config.paths import rebase_paths, shown_url, shown_values, without_secrets, written_path
 from triggerctl.errors import InputError
 
 
@@ -94,3 +94,26 @@ def test_of_an_address_only_what_is_no_secret_is_shown(spec: str, shown: str) ->
     assert shown_values(values) == {
         "dataset_url": shown, "extra_evaluation": {"own": {"path": shown}}, "seed": 1
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("dataset_url=https://me:secret@host/a.json", "dataset_url=https://host/a.json"),
+        (
+            "dataset_url=b.json,http://me:se,cret@h/a?t=x,https://h/b",
+            "dataset_url=b.json,http://h/a?…,https://h/b",
+        ),
+        ('dataset_url="https://me:a,b@host/a?t=1,2",b.json', 'dataset_url="https://host/a?…",b.json'),
+        (
+            'extra_evaluation={"own": {"path": "https://me:pw@h/x"}}',
+            'extra_evaluation={"own": {"path": "https://h/x"}}',
+        ),
+        ("https://me:secret@host/a?k=1,2 3", "https://host/a?…"),
+        ("https://host/a,https://me:secret@host/b", "https://host/a,https://host/b"),
+        ("nice@words.example, nothing else", "nice@words.example, nothing else"),
+    ],
+)
+def test_within_a_text_too(said: str, shown: str) -> None:
+    assert without_secrets(said) == shown
+    assert without_secrets({"k": (said, 1, None), "n": 0.5}) == {"k": [shown, 1, None], "n": 0.5}

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from triggerctl.errors import InputError
+from triggerctl.experiment.cell_names import cell_folder_name
 from triggerctl.experiment.layout import (
     ExperimentFolder,
-    cell_folder_name,
     experiments_root,
     find_experiment,
     list_experiments,
@@ -74,6 +74,23 @@ def test_any_value_gives_a_name_that_file_systems_accept(key: str, value: object
 def test_different_values_have_different_names(one: str, other: str) -> None:
     names = {cell_folder_name("naive", {"model": value}) for value in (one, other)}
     assert len(names) == (1 if one == other else 2)
+
+
+def test_a_cells_name_tells_addresses_apart_and_none_of_their_secrets() -> None:
+    def named(address: str) -> str:
+        return cell_folder_name("naive", {"dataset_url": address})
+
+    plain = "proxy_strategy_naive_dataset_url-https%3A%2F%2Fhost%2Fa.json"
+    assert named("https://host/a.json") == named("https://me:secret@host/a.json") == plain
+    one, other = named("https://me:secret@host/a.json?token=one"), named("https://host/a.json?token=other")
+    assert one == named("https://host/a.json?token=one") != other
+    assert one.startswith(f"{plain}%3F%E2%80%A6-")
+    assert "one" not in one.removeprefix(plain)
+    inside = cell_folder_name("naive", {"extra_evaluation": {"own": {"path": "http://me:secret@host/b"}}})
+    assert "secret" not in inside
+    assert inside.endswith(
+        "_extra_evaluation-%7B%22own%22%3A%7B%22path%22%3A%22http%3A%2F%2Fhost%2Fb%22%7D%7D"
+    )
 
 
 def test_results_of_one_second_get_folders_of_their_own(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.sweep import run as run_module
 from triggerctl.sweep.cell import CellJob, CellOutcome, Outcome, RunSettings
 from triggerctl.sweep.check import Checked
+from triggerctl.sweep.grid import parse_parameter
 from triggerctl.sweep.plan import plan_sweep
-from triggerctl.sweep.record import new_record, write_record
+from triggerctl.sweep.record import last_command, new_record, write_record
 from triggerctl.sweep.run import run_sweep
 
 NOW = datetime(2025, 5, 8, 21, 26, 36, tzinfo=UTC)
@@ -97,3 +99,32 @@ def test_a_record_for_which_there_is_no_room_does_not_stop_the_sweep(
     told = json.loads(record.read_text(encoding="utf-8"))
     assert [cell["outcome"] for cell in told["cells"]] == ["done"] * 3
     assert told["finished"] == NOW.isoformat()
+
+
+def test_no_secret_of_an_address_is_in_a_record_and_its_command_is_found_again(
+    make_experiment: Callable[..., Path],
+) -> None:
+    place = ExperimentFolder(make_experiment("exp"))
+    rows = (place.path / load_config(place.config).config.dataset_url).resolve()
+    given = f'dataset_url={rows},"https://me:planted@127.0.0.1:9/rows.json?token=hidden"'
+    command = ("triggerctl", "sweep", "exp", "--param", given)
+    sweep = plan_sweep(
+        place,
+        load_config(place.config),
+        seeds=[1],
+        strategies=[],
+        parameters=[parse_parameter(f"dataset_url={rows}")],
+        command=command,
+    )
+    sweep = replace(sweep, parameters=(parse_parameter(given),))
+    launcher = Done()
+    run_sweep(sweep, launcher, RunSettings(figures_of), screen=launcher, stop=threading.Event())
+    (record,) = place.sweeps.iterdir()
+    text = record.read_text(encoding="utf-8")
+    assert "planted" not in text
+    assert "hidden" not in text
+    assert json.loads(text)["grid"]["parameters"] == {
+        "dataset_url": [str(rows), "https://127.0.0.1:9/rows.json?…"]
+    }
+    shown = f'dataset_url={rows},"https://127.0.0.1:9/rows.json?…"'
+    assert last_command(place.sweeps) == [*command[:-1], shown]

@@ -74,7 +74,7 @@ def _check(name: str, globals_: Globals, changes: Sequence[Override]) -> _Verdic
 
 def _holds_cells(folder: ExperimentFolder) -> bool:
     """Whether the configuration is the base of a sweep, whose cells set the keys that it lacks."""
-    from triggerctl.experiment.layout import CELL_PREFIX, SEED_PREFIX
+    from triggerctl.experiment.cell_names import CELL_PREFIX, SEED_PREFIX
 
     prefixes = (CELL_PREFIX, SEED_PREFIX)
     return any(path.is_dir() and path.name.startswith(prefixes) for path in folder.path.iterdir())

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from triggerctl import console
 from triggerctl.cli.rates import HEADS, cells, state_text
-from triggerctl.experiment.layout import CELL_PREFIX
+from triggerctl.experiment.cell_names import CELL_PREFIX
 from triggerctl.experiment.overview import RunView, time_left
 
 MOST_ROWS = 200

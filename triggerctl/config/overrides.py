@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from triggerctl.config import jsonc
 from triggerctl.config.keys import find_key
 from triggerctl.config.models import ExperimentConfig
+from triggerctl.config.paths import without_secrets
 from triggerctl.errors import InputError
 
 
@@ -37,7 +38,7 @@ def parse_override(text: str, *, origin: str = "command line", option: str = "--
     Raises InputError for a text without = and for an unknown key, naming the option.
     """
     name, equals, raw = text.partition("=")
-    where = f"{option} {text}"
+    where = f"{option} {without_secrets(text)}"
     if not equals:
         raise InputError(f"{option} takes key=value", where=where, mend=f"such as {option} epochs=3")
     key = find_key(name.strip(), where)

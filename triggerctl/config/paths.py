@@ -15,6 +15,9 @@ from triggerctl.errors import InputError
 
 _WEB = ("http://", "https://")
 _NOT_FILES = (*_WEB, "builtin:")
+_ADDRESSES = re.compile(r'(?<=")https?://[^"]+|https?://(?:[^\s/?#"]*@)?[^\s,"]*')
+"""Those in a text. One in quotation marks ends with them; another at a comma, but for one in its name or
+password."""
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
 
 
@@ -28,6 +31,19 @@ def shown_url(spec: str) -> str:
     place, question, _ = before_fragment.partition("?")
     host, slash, path = place.partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}" + ("?…" if question else "")
+
+
+def without_secrets(value: object) -> object:
+    """Plain data, each address in its texts as `shown_url` shows it."""
+    if isinstance(value, str):
+        if value.startswith(_WEB) and value.count("://") == 1:
+            return shown_url(value)  # whatever stands in it
+        return _ADDRESSES.sub(lambda found: shown_url(found[0]), value)
+    if isinstance(value, Mapping):
+        return {key: without_secrets(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_secrets(inner) for inner in value]
+    return value
 
 
 def shown_values(values: Mapping[str, Any]) -> dict[str, Any]:

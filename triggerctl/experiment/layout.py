@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import hashlib
-import json
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import quote
 
 from triggerctl import disk
 from triggerctl.errors import InputError
 from triggerctl.experiment.atomic import disk_errors, make_folder
+from triggerctl.experiment.cell_names import CELL_PREFIX, SEED_PREFIX, cell_folder_name
 from triggerctl.experiment.claim import LOCK_NAME
 
-CELL_PREFIX = "proxy_strategy_"
-SEED_PREFIX = "seed_"
-_LONGEST_NAME = 150
 _RESULTS_NAME = re.compile(r"(\d{8}_\d{6})(?:_(\d+))?")
 
 
@@ -204,29 +199,6 @@ def list_runs(folder: ExperimentFolder) -> list[RunListing]:
 def list_run(folder: ExperimentFolder) -> RunListing:
     """What lies in one run folder, be anything in it or not."""
     return _listing(folder, *_inside(folder.path))
-
-
-def cell_folder_name(strategy: str, overrides: Mapping[str, object]) -> str:
-    """The study's name for a cell: `proxy_strategy_<name>_<key>-<value>…`, keys sorted, nulls left out.
-
-    Numbers are spelt as given (10 and 10.0 differ here and are one by hash), truth values as True and False.
-    What a file system may not like is percent-encoded; a name that gets too long ends in a hash of the whole.
-    """
-    bare = {key.rpartition(".")[2]: value for key, value in overrides.items() if value is not None}
-    parts = [f"{quote(key, safe='')}-{_spelt(value)}" for key, value in sorted(bare.items())]
-    name = CELL_PREFIX + "_".join([quote(strategy, safe=""), *parts])
-    if name.endswith("."):
-        name = f"{name[:-1]}%2E"  # Windows cuts off a last dot
-    if len(name) <= _LONGEST_NAME:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
-    return f"{name[: _LONGEST_NAME - 13]}-{digest}"
-
-
-def _spelt(value: object) -> str:
-    if isinstance(value, str | bool | int | float):
-        return quote(str(value), safe="+,=@")
-    return quote(json.dumps(value, sort_keys=True, separators=(",", ":")), safe=",")
 
 
 def _listing(folder: ExperimentFolder, files: frozenset[str], folders: Collection[str]) -> RunListing:

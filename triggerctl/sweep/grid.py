@@ -11,7 +11,7 @@ from pathlib import Path
 from triggerctl.config import jsonc
 from triggerctl.config.load import LoadedConfig, parse_config
 from triggerctl.config.overrides import Override, make_override, parse_override
-from triggerctl.config.paths import rebase_paths
+from triggerctl.config.paths import rebase_paths, without_secrets
 from triggerctl.errors import InputError
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.strategies import canonical_name
@@ -58,7 +58,7 @@ def parse_parameter(text: str) -> Parameter:
     Raises InputError for a text without values or with an empty one, an unknown key, and one that has an
     option of its own."""
     name, equals, values = text.partition("=")
-    where = f"{PARAM} {text}"
+    where = f"{PARAM} {without_secrets(text)}"
     if not equals or not values.strip():
         raise InputError(
             f"{PARAM} takes key=value,value,…", where=where, mend=f"such as {PARAM} beta_kl=0.1,1,10"
@@ -182,7 +182,7 @@ def _cell(folder: ExperimentFolder, variant: _Variant, seed: int) -> Cell:
         for name, value in variant.values.items()
     )
     given = tuple(
-        make_override(name, value, origin="command line", where=f"{PARAM} {name}={value}")
+        make_override(name, value, origin="command line", where=f"{PARAM} {name}={without_secrets(value)}")
         for name, value in variant.chosen.items()
     )
     strategy = Override(("proxy_strategy",), variant.strategy, ORIGIN, variant.where)

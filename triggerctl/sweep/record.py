@@ -1,5 +1,6 @@
 """What a sweep was: its command line, its grid, every cell with its folder, hash and outcome, in one file
-that is written anew at each change."""
+that is written anew at each change. It is for people and for `status`, who read it and pass it on: of an
+address it holds only what is no secret. Workers are given a cell's configuration and never look here."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from triggerctl import disk
+from triggerctl.config.paths import without_secrets
 from triggerctl.experiment.atomic import (
     clear_unfinished_writes,
     create_json_atomic,
@@ -33,8 +35,8 @@ def new_record(folder: Path, now: datetime) -> Path:
 
 
 def last_command(folder: Path) -> list[str]:
-    """The words of the newest sweep recorded in this folder, as they were typed; none where no record can be
-    read."""
+    """The words of the newest sweep recorded in this folder, as they were typed but for the secrets of
+    addresses; none where no record can be read."""
     for path in sorted(folder.glob("*.json"), reverse=True):
         try:
             command = json.loads(disk.read_bytes(path))["command"]
@@ -61,8 +63,12 @@ def write_record(
     write_json_atomic(
         path,
         {
-            "command": list(command),
-            "grid": {"seeds": list(seeds), "strategies": list(strategies), "parameters": parameters},
+            "command": without_secrets(command),
+            "grid": {
+                "seeds": list(seeds),
+                "strategies": list(strategies),
+                "parameters": without_secrets(parameters),
+            },
             "started": started.isoformat(),
             "finished": finished.isoformat() if finished is not None else None,
             "cells": list(cells),
