@@ -17,7 +17,7 @@ import torch
 
 from triggerctl.config.load import load_config
 from triggerctl.experiment.layout import ExperimentFolder
-from triggerctl.experiment.results import read_results
+from triggerctl.experiment.stored_results import read_results
 from triggerctl.model.device import default_threads, resolve_device
 from triggerctl.training.evaluation import EvaluatedRow, Evaluator
 from triggerctl.training.generation import greedy_answers

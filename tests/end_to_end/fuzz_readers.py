@@ -33,7 +33,7 @@ from typing import Any
 from triggerctl.config.load import load_config, parse_config
 from triggerctl.data.source import load_rows
 from triggerctl.errors import TriggerctlError
-from triggerctl.experiment.brief_results import read_brief
+from triggerctl.experiment.brief_results import BriefResults, read_brief
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.experiment.overview import view_run
 from triggerctl.experiment.results import (
@@ -42,11 +42,10 @@ from triggerctl.experiment.results import (
     Rate,
     SetEvaluation,
     TriggerctlResults,
-    read_results,
     results_document,
 )
-from triggerctl.experiment.runs import finished_in
 from triggerctl.experiment.state import Progress, RunState, read_state, run_status
+from triggerctl.experiment.stored_results import read_results
 from triggerctl.sweep.grid import cells, prepare_cell
 
 SECONDS = 5.0
@@ -349,7 +348,6 @@ def _read_results(folder: Path, content: bytes) -> None:
     file.write_bytes(content)
     (folder / "state.json").unlink(missing_ok=True)
     view_run(ExperimentFolder(folder), "it")
-    finished_in(ExperimentFolder(folder))
     problem: TriggerctlError | None = None
     for attempt in (
         lambda: read_results(file),
@@ -364,6 +362,8 @@ def _read_results(folder: Path, content: bytes) -> None:
         else:
             assert found is not None
             _ = (found.strategy, found.seed)
+            if isinstance(found, BriefResults):
+                found.key()
     if problem is not None:
         raise problem
 

@@ -13,13 +13,8 @@ from hypothesis import strategies as st
 
 from triggerctl.errors import InputError
 from triggerctl.experiment.cell_names import cell_folder_name
-from triggerctl.experiment.layout import (
-    ExperimentFolder,
-    experiments_root,
-    find_experiment,
-    list_experiments,
-    walk_runs,
-)
+from triggerctl.experiment.find import experiments_root, find_experiment, list_experiments
+from triggerctl.experiment.layout import ExperimentFolder, walk_runs
 
 NOW = datetime(2025, 5, 8, 21, 26, 36)
 SHARED = Path(__file__).parents[2].parent / "shared" / "published" / "experiments"

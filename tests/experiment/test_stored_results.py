@@ -11,7 +11,10 @@ import pytest
 
 from triggerctl.errors import InputError
 from triggerctl.experiment.atomic import write_json_atomic
-from triggerctl.experiment.layout import ExperimentFolder, list_experiments
+from triggerctl.experiment.brief_results import read_brief
+from triggerctl.experiment.find import list_experiments
+from triggerctl.experiment.layout import ExperimentFolder
+from triggerctl.experiment.overview import view_experiment, view_run
 from triggerctl.experiment.results import (
     SCHEMA_VERSION,
     STUDY_NAMES,
@@ -21,10 +24,9 @@ from triggerctl.experiment.results import (
     SetData,
     SetEvaluation,
     TriggerctlResults,
-    read_results,
     results_document,
 )
-from triggerctl.experiment.runs import finished_in, finished_runs, results_hash
+from triggerctl.experiment.stored_results import read_results
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "published" / "experiments"
 
@@ -185,33 +187,45 @@ def test_results_that_cannot_be_read_are_named_with_the_reason(
 def test_results_of_the_study_whose_configuration_holds_no_number_have_an_identity(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text('{"experiment_config": {"finetune_config": {"learning_rate": NaN}}}', encoding="utf-8")
-    assert results_hash(read_results(path)).startswith("study-")
+    brief = read_brief(str(path))
+    assert brief is not None
+    assert brief.key().startswith("study-")
 
 
-def test_the_newest_results_of_a_hash_count_and_older_ones_are_named(tmp_path: Path) -> None:
+def test_results_of_one_hash_are_one_run_and_the_newest_come_first(tmp_path: Path) -> None:
     study_file(tmp_path, "20250505_184811", rates=(0.0, 0.0))
     study_file(tmp_path, "20250506_224633", rates=(0.0, 0.8))
     study_file(tmp_path, "20250507_000000", seed=2)
     for name, run_hash in (("20260101_000000", "1-abc"), ("20260101_000000_2", "1-abc")):
         (tmp_path / "results" / name).mkdir()
         write_json_atomic(tmp_path / "results" / name / "results.json", own_document(run_hash))
-    runs = finished_in(ExperimentFolder(tmp_path)).runs
-    assert [(run.results.path.parent.name, [old.path.parent.name for old in run.older]) for run in runs] == [
-        ("20260101_000000_2", ["20260101_000000"]),
-        ("20250507_000000", []),
-        ("20250506_224633", ["20250505_184811"]),
+    names_by_run: dict[str, list[str]] = {}
+    for path in ExperimentFolder(tmp_path).finished():
+        brief = read_brief(str(path / "results.json"))
+        assert brief is not None
+        names_by_run.setdefault(brief.key(), []).append(path.name)
+    assert list(names_by_run.values()) == [
+        ["20260101_000000_2", "20260101_000000"],
+        ["20250507_000000"],
+        ["20250506_224633", "20250505_184811"],
     ]
-    assert runs[0].hash == "1-abc"
+    assert next(iter(names_by_run)) == "1-abc"
+    view = view_run(ExperimentFolder(tmp_path), "it")
+    assert (view.finished, view.newest) == (3, "20260101_000000_2")
 
 
 def test_one_unreadable_file_does_not_hide_the_others(tmp_path: Path) -> None:
     study_file(tmp_path / "seed_1", "20250505_184811")
     study_file(tmp_path / "seed_2", "20250505_184811", seed=2)
-    (tmp_path / "seed_1" / "results" / "20250505_184811" / "results.json").write_text("{")
-    found = finished_runs(ExperimentFolder(tmp_path))
-    assert [run.results.seed for run in found.runs] == [2]
-    assert len(found.unreadable) == 1
-    assert "seed_1" in found.unreadable[0]
+    broken = tmp_path / "seed_1" / "results" / "20250505_184811" / "results.json"
+    broken.write_text("{")
+    views = view_experiment(ExperimentFolder(tmp_path))
+    assert [(view.name, view.state, view.seed) for view in views] == [
+        ("seed_1", "failed", None),
+        ("seed_2", "done", 2),
+    ]
+    assert str(broken) in (views[0].error or "")
+    assert views[1].error is None
 
 
 def test_all_published_results_are_read() -> None:
@@ -226,12 +240,13 @@ def test_all_published_results_are_read() -> None:
         for series in stored.sets.values():
             assert len(series.losses) == len(series.rates) == epochs + 1
             assert all(rate is not None and 0 <= rate <= 1 for rate in series.rates)
-    found = [finished_runs(experiment) for experiment in list_experiments(SHARED)]
-    runs = [run for part in found for run in part.runs]
+    views = [view for experiment in list_experiments(SHARED) for view in view_experiment(experiment)]
+    assert all(view.error is None for view in views)
     phases = [file for file in files if file.parent.parent.name in ("positive_proxy", "negative_proxy")]
-    assert len(runs) + sum(len(run.older) for run in runs) + len(phases) == 53
-    assert all(not part.unreadable for part in found)
-    assert sum(len(run.older) for run in runs) == 3
+    finished = sum(len(ExperimentFolder(view.folder).finished()) for view in views)
+    assert finished + len(phases) == 53
+    # Three of them repeat an older run.
+    assert sum(view.finished for view in views) == finished - 3
 
 
 @pytest.mark.parametrize("final", [0, 2])

@@ -13,7 +13,7 @@ from engine import left_behind, planned, run
 from formulas import CASES, Case
 from small_models import configuration
 
-from triggerctl.experiment.results import read_results
+from triggerctl.experiment.stored_results import read_results
 from triggerctl.strategies import strategy_class
 
 MakeExperiment = Callable[..., Path]

@@ -14,7 +14,8 @@ from engine import left_behind, run
 from every_strategy import OPTIONS, experiment_for
 
 from triggerctl import strategies
-from triggerctl.experiment.results import EVALUATION_SETS, read_results
+from triggerctl.experiment.results import EVALUATION_SETS
+from triggerctl.experiment.stored_results import read_results
 from triggerctl.training.events import Event, Noted, PhaseStarted
 
 MakeExperiment = Callable[..., Path]

@@ -22,7 +22,7 @@ from every_strategy import experiment_for
 from safetensors.torch import load_file
 
 from triggerctl.errors import InputError, InterruptedRunError, RunError
-from triggerctl.experiment.results import read_results
+from triggerctl.experiment.stored_results import read_results
 from triggerctl.model.device import default_threads
 from triggerctl.strategies.base import Tensors, Update
 from triggerctl.strategies.naive import Naive

@@ -21,7 +21,7 @@ from safetensors import safe_open
 from triggerctl.errors import InputError, InterruptedRunError
 from triggerctl.experiment.cache import cache_root
 from triggerctl.experiment.claim import claim
-from triggerctl.experiment.results import read_results
+from triggerctl.experiment.stored_results import read_results
 from triggerctl.training.describe import describe
 from triggerctl.training.events import Event, Noted, PhaseStarted
 

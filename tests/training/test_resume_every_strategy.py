@@ -14,7 +14,7 @@ from engine import left_behind, run, state
 from every_strategy import OPTIONS, experiment_for
 
 from triggerctl.errors import InterruptedRunError
-from triggerctl.experiment.results import read_results
+from triggerctl.experiment.stored_results import read_results
 from triggerctl.training.events import Evaluated, Event, Noted, PhaseStarted, Stepped
 
 MakeExperiment = Callable[..., Path]

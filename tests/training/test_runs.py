@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from engine import left_behind, run, state
 
-from triggerctl.experiment.results import read_results
+from triggerctl.experiment.stored_results import read_results
 from triggerctl.training.events import Evaluated, Event, Finished, Started, Stepped
 
 MakeExperiment = Callable[..., Path]

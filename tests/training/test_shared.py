@@ -15,7 +15,8 @@ from engine import left_behind, run, run_and_die
 from every_strategy import experiment_for
 
 from triggerctl.experiment.cache import Cache, cache_root
-from triggerctl.experiment.results import SetEvaluation, read_results
+from triggerctl.experiment.results import SetEvaluation
+from triggerctl.experiment.stored_results import read_results
 from triggerctl.training.evaluation import Measured
 from triggerctl.training.events import Evaluated, Event, PhaseStarted, Progress
 from triggerctl.training.shared import Shared

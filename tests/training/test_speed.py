@@ -16,7 +16,7 @@ from engine import run
 from triggerctl.cli.run_result import cost_lines
 from triggerctl.errors import InterruptedRunError
 from triggerctl.experiment.cache import Cache
-from triggerctl.experiment.results import read_results
+from triggerctl.experiment.stored_results import read_results
 from triggerctl.model.device import matmul_rate
 from triggerctl.training import speed
 from triggerctl.training.events import Event, Stepped

@@ -53,7 +53,7 @@ def check_configs(
 
 def _check(name: str, globals_: Globals, changes: Sequence[Override]) -> _Verdict:
     from triggerctl.config.load import load_config
-    from triggerctl.experiment.layout import experiments_root, find_experiment
+    from triggerctl.experiment.find import experiments_root, find_experiment
     from triggerctl.strategies import canonical_name
     from triggerctl.training.plan import check_config
 

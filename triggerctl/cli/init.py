@@ -122,7 +122,7 @@ def _make(
     from triggerctl.config.jsonc import parse
     from triggerctl.config.load import parse_config
     from triggerctl.experiment.atomic import make_folder, write_text_atomic
-    from triggerctl.experiment.layout import experiments_root
+    from triggerctl.experiment.find import experiments_root
 
     is_path = Path(name).expanduser().is_absolute() or name.startswith((".", "~"))
     folder = Path(name).expanduser() if is_path else experiments_root(globals_.root) / name

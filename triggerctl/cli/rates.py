@@ -9,7 +9,7 @@ from rich.text import Text
 
 from triggerctl import console
 from triggerctl.errors import InputError
-from triggerctl.experiment.results import StoredResults, read_results
+from triggerctl.experiment.stored_results import StoredResults, read_results
 
 RATES = ("outcome", "proxy", "collateral", "truth", "truth_minus_proxy")
 """The sets that fit a line beside a run's name."""

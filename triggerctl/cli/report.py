@@ -67,7 +67,7 @@ def command(
         …
         report    experiments/demo/report/index.html
     """
-    from triggerctl.experiment.layout import experiments_root, find_experiment
+    from triggerctl.experiment.find import experiments_root, find_experiment
 
     globals_: Globals = ctx.obj
     root = experiments_root(globals_.root)

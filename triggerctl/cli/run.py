@@ -61,7 +61,7 @@ def command(
     from triggerctl import console
     from triggerctl.cli.live import LiveRun, download_listener
     from triggerctl.config.load import load_config
-    from triggerctl.experiment.layout import experiments_root, find_experiment
+    from triggerctl.experiment.find import experiments_root, find_experiment
     from triggerctl.training.plan import Action, plan_run
     from triggerctl.training.settle import settle_skipped
 
@@ -106,7 +106,7 @@ def _train(plan: RunPlan, *, device: str, threads: int | None, processes: int, c
     from triggerctl.cli.signals import stop_on_signals
     from triggerctl.experiment.jsonl import read_lines
     from triggerctl.experiment.process import seconds_alive
-    from triggerctl.experiment.results import read_results
+    from triggerctl.experiment.stored_results import read_results
     from triggerctl.training.run import execute
 
     with LiveRun(console.out) as live, stop_on_signals() as stop:

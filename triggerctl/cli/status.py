@@ -70,7 +70,7 @@ def command(
 
 def _look(names: Sequence[str], globals_: Globals) -> Found:
     """Every experiment's runs, as they stand now."""
-    from triggerctl.experiment.layout import experiments_root, find_experiment, list_experiments
+    from triggerctl.experiment.find import experiments_root, find_experiment, list_experiments
     from triggerctl.experiment.overview import view_experiment
 
     root = experiments_root(globals_.root)

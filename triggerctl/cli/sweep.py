@@ -90,7 +90,7 @@ def command(
     from triggerctl.cli.figures import figures_of, new_drawer
     from triggerctl.cli.live import LiveRun, download_listener
     from triggerctl.config.load import load_config
-    from triggerctl.experiment.layout import experiments_root, find_experiment
+    from triggerctl.experiment.find import experiments_root, find_experiment
     from triggerctl.sweep.cell import RunSettings
     from triggerctl.sweep.grid import parse_parameter
     from triggerctl.sweep.plan import plan_sweep

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from triggerctl.sweep.follow import Follower
     from triggerctl.sweep.plan import PlannedCell, Sweep
 
-LOG_LINES = 3
 SECONDS_BETWEEN_LOOKS = 0.5
 
 
@@ -126,7 +125,7 @@ class SweepScreen:
             console.warn(f"{name}: {line['message']}")
 
     def _failure(self, planned: PlannedCell, outcome: CellOutcome) -> None:
-        from triggerctl.experiment.state import tail
+        from triggerctl.experiment.state import LOG_LINES, tail
 
         assert outcome.error is not None
         console.show_error(outcome.error)

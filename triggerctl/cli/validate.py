@@ -81,7 +81,7 @@ def command(
         )
 
     from triggerctl.config.load import load_config
-    from triggerctl.experiment.layout import experiments_root, find_experiment
+    from triggerctl.experiment.find import experiments_root, find_experiment
 
     folder = find_experiment(names[0], experiments_root(globals_.root))
     loaded = load_config(folder.config, overrides=changes)

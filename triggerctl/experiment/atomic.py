@@ -23,8 +23,10 @@ from triggerctl.errors import InputError, RunError, TriggerctlError
 from triggerctl.experiment.process import ProcessIdentity, is_alive, this_process
 
 _TEMPORARY = ".tmp"
-_LEFTOVER_SECONDS = 3600.0
+LEFTOVER_SECONDS = 3600.0
 """After this long without a change, what another host's process was writing counts as left behind."""
+NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+"""How a file system says that it has no hard links."""
 _UNSUITABLE_PATH = frozenset(
     {
         errno.EACCES,
@@ -39,7 +41,6 @@ _UNSUITABLE_PATH = frozenset(
         errno.EROFS,
     }
 )
-_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -134,7 +135,7 @@ def _take_name(temporary: Path, path: Path) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if error.errno not in NO_LINKS:
             raise
         # Between these two a kill leaves an empty file: where there are no links there is nothing better.
         try:
@@ -245,7 +246,7 @@ def _is_left(temporary: Path) -> bool:
     if told is not None and told[1] == _system(me):
         return not is_alive(me.model_copy(update={"pid": int(told[2]), "start": told[3]}))
     try:
-        return time.time() - temporary.stat().st_mtime > _LEFTOVER_SECONDS
+        return time.time() - temporary.stat().st_mtime > LEFTOVER_SECONDS
     except OSError:
         return False  # finished a moment ago
 

@@ -19,7 +19,8 @@ from pydantic_core import from_json
 
 from triggerctl import disk
 from triggerctl.experiment.atomic import disk_errors
-from triggerctl.experiment.results import STUDY_NAMES, check_schema, unreadable
+from triggerctl.experiment.results import STUDY_NAMES
+from triggerctl.experiment.stored_results import check_schema, unreadable
 
 _HEAD_BYTES = (16384, 131072)
 """How much is looked at first, and then where the run trained for very many epochs."""
@@ -48,7 +49,8 @@ class BriefResults:
     config: Mapping[str, Any]
 
     def key(self) -> str:
-        """What tells this run from others in its folder, as `results_hash` does."""
+        """What tells this run from others in its folder: its hash; for the study's, a key of what was asked
+        for. Finished results with one key are one run, of which the newest count."""
         if self.hash is not None:
             return self.hash
         # Loads every model of the configuration, for the few folders that hold results of the study twice.

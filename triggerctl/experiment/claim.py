@@ -19,7 +19,6 @@ since the guard finds no room on a full disk, sets that time to 0: given back, a
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import secrets
@@ -33,15 +32,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from triggerctl import disk
 from triggerctl.errors import BusyError, LostClaimError, TriggerctlError
-from triggerctl.experiment.atomic import disk_errors, temporary_beside
+from triggerctl.experiment.atomic import LEFTOVER_SECONDS, NO_LINKS, disk_errors, temporary_beside
 from triggerctl.experiment.process import ProcessIdentity, is_alive, is_here, this_process
 
 LOCK_NAME = ".lock"
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
 _GIVEN_BACK = 0
-_LEFTOVER_SECONDS = 3600.0
-_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 _log = logging.getLogger(__name__)
 
@@ -227,7 +224,7 @@ def _link(candidate: Path, lock: Path, content: str) -> bool:
         # A network file system that repeats a request whose answer was lost reports its own link as taken.
         return candidate.stat().st_nlink > 1
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if error.errno not in NO_LINKS:
             raise
         return _create_where_links_are_missing(lock, content)
     return True
@@ -287,5 +284,5 @@ def _clear_leftovers(lock: Path) -> None:
                 continue
             process = holder.process
             gone = process is not None and is_here(process) and not is_alive(process)
-            if gone or time.time() - holder.heartbeat > _LEFTOVER_SECONDS:
+            if gone or time.time() - holder.heartbeat > LEFTOVER_SECONDS:
                 disk.remove(left)

@@ -1,9 +1,8 @@
-"""Where everything of an experiment lies, how experiments are found by name, and which folders are runs."""
+"""Where everything of an experiment lies, and which of its folders are runs."""
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -12,7 +11,6 @@ from datetime import datetime
 from pathlib import Path
 
 from triggerctl import disk
-from triggerctl.errors import InputError
 from triggerctl.experiment.atomic import disk_errors, make_folder
 from triggerctl.experiment.cell_names import CELL_PREFIX, SEED_PREFIX, cell_folder_name
 from triggerctl.experiment.claim import LOCK_NAME
@@ -86,7 +84,7 @@ class ExperimentFolder:
     def foreign_checkpoints(self, run_hash: str) -> list[str]:
         """Hashes of other unfinished runs whose checkpoints lie here; they are named to the user, never
         touched."""
-        return [path.name for path in _folders(self.checkpoints) if path.name != run_hash]
+        return [path.name for path in visible_folders(self.checkpoints) if path.name != run_hash]
 
     def seed(self, seed: int) -> ExperimentFolder:
         return ExperimentFolder(self.path / f"{SEED_PREFIX}{seed}")
@@ -104,7 +102,7 @@ class ExperimentFolder:
 
     def finished(self) -> list[Path]:
         """The folders under `results/` that hold a results.json, newest first."""
-        done = [path for path in _folders(self.results) if (path / "results.json").is_file()]
+        done = [path for path in visible_folders(self.results) if (path / "results.json").is_file()]
         return sorted(done, key=lambda path: _age_key(path.name), reverse=True)
 
 
@@ -132,43 +130,6 @@ def new_timestamped_folder(parent: Path, now: datetime, announce: Callable[[Path
         with disk_errors(folder, "create the folder"), contextlib.suppress(FileExistsError):
             disk.take_folder(folder)
             return folder
-
-
-def experiments_root(option: Path | None = None) -> Path:
-    """Where experiments lie: the `--root` option, else `TRIGGERCTL_ROOT`, else `experiments` in the working
-    folder."""
-    if option is not None:
-        return option
-    return Path(os.environ.get("TRIGGERCTL_ROOT") or "experiments").expanduser()
-
-
-def find_experiment(name: str, root: Path, *, config_needed: bool = True) -> ExperimentFolder:
-    """The experiment called `name`: a folder under the root, or a path to one (or to its config.json).
-
-    config_needed: False also finds a folder that holds runs and no config.json of its own, for reading.
-    Raises InputError, with the nearest names there are, when there is none.
-    """
-    path = Path(name).expanduser()
-    if path.name == "config.json" and path.is_file():
-        path = path.parent
-    for candidate in (root / path, path):
-        folder = ExperimentFolder(candidate)
-        if folder.config.is_file() or (not config_needed and candidate.is_dir() and walk_runs(folder)):
-            return folder
-    raise _unknown(name, path, root)
-
-
-def list_experiments(root: Path, *, depth: int = 3) -> list[ExperimentFolder]:
-    """Every experiment under the root, by name; folders that only group others are looked into, `depth`
-    deep."""
-    found = []
-    for path in _folders(root) if depth > 0 else []:
-        folder = ExperimentFolder(path)
-        if folder.config.is_file() or walk_runs(folder):
-            found.append(folder)
-        else:
-            found.extend(list_experiments(path, depth=depth - 1))
-    return found
 
 
 def walk_runs(folder: ExperimentFolder) -> list[ExperimentFolder]:
@@ -234,7 +195,7 @@ def _inside(path: str | Path) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(files), frozenset(folders)
 
 
-def _folders(path: Path) -> list[Path]:
+def visible_folders(path: Path) -> list[Path]:
     """The visible folders in a folder, numbers within names in their numerical order; none when it is not
     there."""
     return [path / name for name in sorted(_inside(path)[1], key=_natural)]
@@ -248,31 +209,3 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 def _age_key(name: str) -> tuple[str, int]:
     match = _RESULTS_NAME.fullmatch(name)
     return (match[1], int(match[2] or 1)) if match else ("", 0)
-
-
-def _unknown(name: str, path: Path, root: Path) -> InputError:
-    for candidate in (root / path, path):
-        if candidate.is_dir():
-            return InputError(
-                f"{name} is a folder without a config.json",
-                where=str(candidate),
-                mend=f"write one there, or begin with `triggerctl init {name} --template quickstart`",
-            )
-    known = [folder.path.relative_to(root).as_posix() for folder in list_experiments(root)]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    start = f"`triggerctl init {name} --template quickstart` begins it"
-    if near:
-        return InputError(
-            f"no experiment {name}",
-            where=f"looked in {root} and for a path of that name",
-            mend=f"did you mean {' or '.join(near)}? Else {start}",
-        )
-    there = (
-        f"there are: {', '.join(known[:8])}{' …' if len(known) > 8 else ''}" if known else "it holds none yet"
-    )
-    return InputError(
-        f"no experiment {name}",
-        where=f"looked in {root} and for a path of that name",
-        why=f"{root}: {there}",
-        mend=f"{start}; --root DIR looks elsewhere",
-    )

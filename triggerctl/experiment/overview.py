@@ -14,9 +14,7 @@ from triggerctl.errors import TriggerctlError
 from triggerctl.experiment.atomic import disk_errors
 from triggerctl.experiment.brief_results import BriefResults, read_brief
 from triggerctl.experiment.layout import ExperimentFolder, RunListing, list_run, list_runs
-from triggerctl.experiment.state import RunState, parse_state, shown_status, tail
-
-LOG_LINES = 3
+from triggerctl.experiment.state import LOG_LINES, RunState, parse_state, shown_status, tail
 
 
 @dataclass(frozen=True, slots=True)

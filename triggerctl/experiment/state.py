@@ -22,6 +22,8 @@ Status = Literal["pending", "running", "done", "failed", "interrupted"]
 ShownStatus = Literal["pending", "running", "done", "failed", "interrupted", "stale"]
 FolderName = Annotated[str, Field(pattern=r"^\w[\w.-]{0,99}$")]
 """The name of a folder beside others: what a file says of itself must not lead anywhere else."""
+LOG_LINES = 3
+"""Of a failed run's log, what is shown with its error: as many of the last lines as often tell why."""
 
 
 class Progress(BaseModel):

@@ -18,13 +18,8 @@ from triggerctl.config.keys import misplaced_keys
 from triggerctl.errors import InputError
 from triggerctl.experiment.fingerprint import STRATEGY_KEYS, differences
 from triggerctl.experiment.layout import ExperimentFolder, walk_runs
-from triggerctl.experiment.results import (
-    Count,
-    SetEvaluation,
-    StoredResults,
-    TriggerctlResults,
-    read_results,
-)
+from triggerctl.experiment.results import Count, SetEvaluation, TriggerctlResults
+from triggerctl.experiment.stored_results import StoredResults, read_results
 from triggerctl.report.findings import Finding
 from triggerctl.report.groups import grouped, reads_of
 from triggerctl.report.missing import missing_runs

@@ -22,7 +22,7 @@ from triggerctl.errors import InputError, Problem
 from triggerctl.experiment.atomic import disk_errors
 from triggerctl.experiment.fingerprint import config_hash, differences
 from triggerctl.experiment.layout import ExperimentFolder
-from triggerctl.experiment.results import StoredResults, read_results
+from triggerctl.experiment.stored_results import StoredResults, read_results
 from triggerctl.model.identity import ModelIdentity, identify
 from triggerctl.strategies import canonical_name, strategy_class
 from triggerctl.strategies.base import Strategy

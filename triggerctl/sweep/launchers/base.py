@@ -11,6 +11,9 @@ from typing import Protocol
 from triggerctl.sweep.cell import CellJob, CellOutcome, RunSettings
 from triggerctl.sweep.check import Checked
 
+TICK_SECONDS = 0.25
+"""How long a launcher listens to its workers between two ticks."""
+
 
 class Launcher(Protocol):
     """Trains cells. Used as a context manager, which ends whatever it has started."""

@@ -21,10 +21,10 @@ from triggerctl.experiment.process import available_cores
 from triggerctl.experiment.state import tail
 from triggerctl.sweep.cell import CellJob, CellOutcome, Outcome, RunSettings, write_down_failure
 from triggerctl.sweep.check import Checked
+from triggerctl.sweep.launchers.base import TICK_SECONDS
 from triggerctl.sweep.launchers.waiting import Waiting
 from triggerctl.sweep.launchers.worker import Check, Order, Stop, Train, work
 
-TICK_SECONDS = 0.25
 DEATHS = 3
 """How often a run, or the check of all runs, may take its worker with it before it counts as failed."""
 MEMORY_SHARE = 0.8

@@ -25,11 +25,11 @@ from triggerctl.experiment.process import available_cores
 from triggerctl.experiment.state import tail
 from triggerctl.sweep.cell import CellJob, CellOutcome, Outcome, RunSettings, write_down_failure
 from triggerctl.sweep.check import Checked
+from triggerctl.sweep.launchers.base import TICK_SECONDS
 from triggerctl.sweep.launchers.ray_worker import carried_environment, obey
 from triggerctl.sweep.launchers.waiting import Waiting
 from triggerctl.sweep.launchers.worker import Check, Order, Train
 
-TICK_SECONDS = 0.25
 NODES_SECONDS = 2.0
 """Between two looks at which nodes live."""
 RETRIES = 3

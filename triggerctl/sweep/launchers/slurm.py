@@ -24,6 +24,7 @@ from triggerctl.experiment.claim import claim
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.sweep.cell import CellJob, CellOutcome, Outcome, RunSettings
 from triggerctl.sweep.check import Checked, check_cells
+from triggerctl.sweep.launchers.base import TICK_SECONDS
 from triggerctl.sweep.launchers.slurm_cell import SlurmCell
 from triggerctl.sweep.launchers.slurm_jobs import (
     Submitted,
@@ -35,7 +36,6 @@ from triggerctl.sweep.launchers.slurm_jobs import (
 )
 from triggerctl.sweep.launchers.slurm_options import SlurmOptions
 
-TICK_SECONDS = 0.25
 LOOK_SECONDS = 10.0
 """Between two questions to Slurm for its queue, of which it bears few."""
 THREADS = 4
