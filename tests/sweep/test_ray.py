@@ -14,7 +14,8 @@ from engine import left_behind, run, state
 from launched import SETTINGS, Told, make_reachable, sweep
 
 from triggerctl.errors import InputError, InterruptedRunError
-from triggerctl.sweep.launchers.ray import Node, RayLauncher, share_out
+from triggerctl.sweep.launchers.ray import RayLauncher, share_out
+from triggerctl.sweep.launchers.ray_cluster import Node
 
 MakeExperiment = Callable[..., Path]
 GIB = 2**30

@@ -13,13 +13,13 @@ from triggerctl.config.load import parse_config
 from triggerctl.errors import InputError
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.sweep.cell import CellJob
-from triggerctl.sweep.launchers.slurm import THREADS, parameters
 from triggerctl.sweep.launchers.slurm_options import (
     DEFAULT_MINUTES,
     SlurmOptions,
     parse_minutes,
     parse_slurm_options,
 )
+from triggerctl.sweep.launchers.slurm_resources import THREADS, parameters
 
 GIB = 2**30
 

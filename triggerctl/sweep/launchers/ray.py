@@ -5,50 +5,29 @@ seen from every node under the same path."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 import pickle
-import signal
-import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from triggerctl.errors import InputError, InterruptedRunError, RunError, TriggerctlError
-from triggerctl.experiment.process import available_cores
 from triggerctl.experiment.state import tail
 from triggerctl.sweep.cell import CellJob, CellOutcome, Outcome, RunSettings, write_down_failure
 from triggerctl.sweep.check import Checked
 from triggerctl.sweep.launchers.base import TICK_SECONDS
+from triggerctl.sweep.launchers.ray_cluster import Node, NodeWatch, connect, first_line, living_nodes
 from triggerctl.sweep.launchers.ray_worker import carried_environment, obey
 from triggerctl.sweep.launchers.waiting import Waiting
 from triggerctl.sweep.launchers.worker import Check, Order, Train
 
-NODES_SECONDS = 2.0
-"""Between two looks at which nodes live."""
 RETRIES = 3
 """How often Ray begins a run again whose process or node died."""
-KNOCK_SECONDS = 10.0
-"""How long a cluster may take to answer."""
-_OBJECT_STORE_BYTES = 80 * 2**20
-"""What a cluster of our own sets aside for passing objects: near the least that Ray takes, for orders and
-answers are small."""
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """What a living node of the cluster has in all; `memory` in bytes."""
-
-    address: str
-    cpus: float
-    gpus: float
-    memory: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +128,7 @@ class RayLauncher:
         ray = self._cluster()
         share = self._share(settings)
         note(self._told(share))
-        watch = _Nodes(_nodes(ray))
+        watch = NodeWatch(living_nodes(ray))
         queue = deque(jobs)
         waiting = Waiting()
         running: dict[Any, CellJob] = {}
@@ -185,17 +164,17 @@ class RayLauncher:
     def _cluster(self) -> Any:
         """The `ray` module, connected. Raises InputError where that fails."""
         if self._ray is None:
-            self._ray = _connect(os.environ.get("RAY_ADDRESS"))
+            self._ray = connect(os.environ.get("RAY_ADDRESS"))
         return self._ray
 
     def _share(self, settings: RunSettings) -> Share:
-        return share_out(self._asked, _nodes(self._ray), settings, cells=self._cells)
+        return share_out(self._asked, living_nodes(self._ray), settings, cells=self._cells)
 
     def _has_room(self, share: Share) -> bool:
-        return any(node.cpus >= share.cpus and node.gpus >= share.gpus for node in _nodes(self._ray))
+        return any(node.cpus >= share.cpus and node.gpus >= share.gpus for node in living_nodes(self._ray))
 
     def _told(self, share: Share) -> str:
-        nodes = _nodes(self._ray)
+        nodes = living_nodes(self._ray)
         each = f"{share.cpus} CPU{'s' if share.cpus != 1 else ''}"
         if share.gpus:
             each += f" and {share.gpus} GPU{'s' if share.gpus != 1 else ''}"
@@ -209,7 +188,7 @@ class RayLauncher:
 
         memory: bytes of a CPU's memory that it will need, never more asked for than the largest node has: an
                 estimate must not keep a run from being tried."""
-        largest = max((node.memory for node in _nodes(self._ray)), default=0.0)
+        largest = max((node.memory for node in living_nodes(self._ray)), default=0.0)
         options: dict[str, Any] = {"num_cpus": share.cpus, "num_gpus": share.gpus, "name": name}
         if memory and largest and not share.gpus:
             options["memory"] = int(min(memory, largest))
@@ -234,114 +213,18 @@ class RayLauncher:
         except errors.RayTaskError as error:
             return _failed(job, _not_begun(error, f"begin {job.folder.path}"))
         except errors.RayError as error:
-            how = f"its process or node died: {_first_line(error)}"
+            how = f"its process or node died: {first_line(error)}"
             if stopping:
                 return CellOutcome(job.folder, Outcome.INTERRUPTED, how)
             return _failed(job, _died(job, how))
         return found
 
 
-class _Nodes:
-    """Watches which nodes of a cluster live."""
-
-    def __init__(self, alive: Sequence[Node]) -> None:
-        self._alive = {node.address for node in alive}
-        self._looked = time.monotonic()
-
-    def lost(self, ray: Any) -> list[str]:
-        """The nodes that have died since the last look."""
-        if time.monotonic() - self._looked < NODES_SECONDS:
-            return []
-        self._looked = time.monotonic()
-        before, self._alive = self._alive, {node.address for node in _nodes(ray)}
-        return sorted(before - self._alive)
-
-
-def _nodes(ray: Any) -> list[Node]:
-    """The nodes that live, each under an address of its own."""
-    found = []
-    for entry in ray.nodes():
-        if entry["Alive"]:
-            has = entry["Resources"]
-            address = f"{entry['NodeManagerAddress']}:{entry['NodeManagerPort']}"
-            found.append(Node(address, has.get("CPU", 0.0), has.get("GPU", 0.0), has.get("memory", 0.0)))
-    return found
-
-
-def _connect(address: str | None) -> Any:
-    """Join the cluster, or begin one on this machine, with nothing of Ray's on the screen and our own
-    signal handlers left in place. Raises InputError where that fails."""
-    # Read by Ray when it is imported, or by the processes that it starts.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    own: dict[str, Any] = {
-        "num_cpus": available_cores(),
-        "include_dashboard": False,
-        "object_store_memory": _OBJECT_STORE_BYTES,
-    }
-    with _signal_handlers_kept():
-        try:
-            _knock(address or "")
-            ray.init(
-                address=address or "local",
-                log_to_driver=False,
-                configure_logging=False,
-                **({} if address else own),
-            )
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise _no_cluster(address, error) from error
-    _silence()
-    return ray
-
-
-def _knock(address: str) -> None:
-    """Raise OSError where nobody listens at `host:port` or `ray://host:port`: Ray itself would ask for
-    minutes."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if colon and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
-
-
-def _silence() -> None:
-    """Keep Ray's reports of deaths, which hold pages of its own logs, off standard output: what matters of
-    them is told by `note`. Ray has no option for it, only this switch; where it is gone, they are shown."""
-    from ray._private import worker
-
-    if hasattr(worker, "_worker_logs_enabled"):
-        worker._worker_logs_enabled = False
-
-
-@contextlib.contextmanager
-def _signal_handlers_kept() -> Iterator[None]:
-    """Put the handlers back that Ray replaces when it begins."""
-    here = threading.current_thread() is threading.main_thread()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if here}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _no_cluster(address: str | None, error: Exception) -> InputError:
-    if address is None:
-        return InputError("Ray can't be started here", where="--launcher ray", why=_first_line(error))
-    return InputError(
-        "no Ray cluster answers",
-        where=f"RAY_ADDRESS={address}",
-        why=_first_line(error),
-        mend="`ray start --head` begins one; without RAY_ADDRESS the sweep begins its own on this machine",
-    )
-
-
 def _not_begun(error: Exception, what: str) -> RunError:
     cause = getattr(error, "cause", None) or error
     return RunError(
         f"a Ray node could not {what}",
-        why=f"{type(cause).__name__}: {_first_line(cause)}",
+        why=f"{type(cause).__name__}: {first_line(cause)}",
         mend="every node needs this triggerctl, and the experiment's folder under the same path",
     )
 
@@ -359,8 +242,3 @@ def _died(job: CellJob, how: str) -> RunError:
 def _failed(job: CellJob, error: TriggerctlError) -> CellOutcome:
     write_down_failure(job, error, since=datetime.now(UTC))
     return CellOutcome(job.folder, Outcome.FAILED, str(error), error=error)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

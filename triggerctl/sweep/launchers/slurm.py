@@ -14,12 +14,10 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from triggerctl.errors import BusyError, InputError, InterruptedRunError
-from triggerctl.experiment.atomic import make_folder, write_json_atomic
 from triggerctl.experiment.claim import claim
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.sweep.cell import CellJob, CellOutcome, Outcome, RunSettings
@@ -28,24 +26,22 @@ from triggerctl.sweep.launchers.base import TICK_SECONDS
 from triggerctl.sweep.launchers.slurm_cell import SlurmCell
 from triggerctl.sweep.launchers.slurm_jobs import (
     Submitted,
+    cell_key,
     job_name,
+    make_folder_for_jobs,
     outcome_of,
     queued_in_slurm,
     read_records,
     state_since,
+    write_record,
 )
 from triggerctl.sweep.launchers.slurm_options import SlurmOptions
+from triggerctl.sweep.launchers.slurm_resources import ARRAY_LIMIT, is_for_gpu, parameters
 
 LOOK_SECONDS = 10.0
 """Between two questions to Slurm for its queue, of which it bears few."""
-THREADS = 4
-"""CPU threads of a run, and cores asked for it, where the user says nothing: nobody knows the nodes yet."""
 REQUEUES = 50
 """How often a job whose time was up is queued again."""
-ARRAY_LIMIT = 1000
-"""Cells of one array; as many as Slurm takes where its administrator has not said otherwise."""
-PROCESS_BYTES = 2 * 2**30
-"""What a process needs beside the estimate of a run: Python, PyTorch, rows and tokens."""
 SUBMIT_SECONDS = 60.0
 """How long another process that is submitting jobs of the same experiment is waited for."""
 
@@ -98,7 +94,7 @@ class SlurmLauncher:
         Raises InterruptedRunError once `stop` is set."""
         if stop.is_set():
             raise InterruptedRunError("stopped before any run began")
-        if not _is_for_gpu(settings):
+        if not is_for_gpu(settings):
             return check_cells(jobs, replace(settings, device="cpu"))
         checked = [job for job in jobs if not _is_quantised(job)]
         found = check_cells(checked, replace(settings, device="cpu"))
@@ -123,7 +119,7 @@ class SlurmLauncher:
         folder = make_folder_for_jobs(self._folder)
         with _alone(folder, tick, stop):
             records = read_records(folder)
-            recorded = {job.folder: records.get(_key(self._folder, job)) for job in jobs}
+            recorded = {job.folder: records.get(cell_key(self._folder, job)) for job in jobs}
             ids = [each.id for each in recorded.values() if each is not None]
             # Where Slurm can't be asked: a job too many finds its run claimed or finished.
             queued = (self._queued(ids) if ids else None) or set()
@@ -186,19 +182,9 @@ class SlurmLauncher:
             ) from error
         ids = [str(each.job_id) for each in submitted]
         self._own.update(zip(ids, submitted, strict=True))
-        record = folder / f"{ids[0].partition('_')[0]}.json"
-        write_json_atomic(
-            record,
-            {
-                "submitted": datetime.now(UTC).isoformat(timespec="seconds"),
-                "jobs": {
-                    each: {"folder": _name(self._folder, job), "hash": job.hash}
-                    for each, job in zip(ids, jobs, strict=True)
-                },
-            },
-        )
+        found = write_record(folder, self._folder, dict(zip(ids, jobs, strict=True)))
         note(_told(ids, folder))
-        return {job.folder: Submitted(each, record) for each, job in zip(ids, jobs, strict=True)}
+        return found
 
     def _queued(self, ids: Collection[str]) -> set[str] | None:
         """Which of these jobs wait or run; None where that can't be found out."""
@@ -248,60 +234,9 @@ class SlurmLauncher:
                 ended(CellOutcome(job.folder, Outcome.SUBMITTED, how))
 
 
-def parameters(
-    options: SlurmOptions, settings: RunSettings, jobs: Sequence[CellJob], *, at_once: int | None
-) -> tuple[dict[str, Any], RunSettings]:
-    """What submitit is to ask of Slurm for each job, and the settings with the threads that go with it."""
-    extra: dict[str, str | bool] = {key: value or True for key, value in options.extra.items()}
-    width = settings.gpus_per_run
-    given = int(options.extra.get("cpus-per-task", 0))
-    extra.pop("cpus-per-task", None)
-    threads = settings.threads or (max(1, given // width) if given else THREADS)
-    cpus = given or threads * width
-    asked: dict[str, Any] = {
-        "timeout_min": options.minutes,
-        "cpus_per_task": cpus,
-        "slurm_partition": options.partition,
-        "slurm_account": options.account,
-        # Since Slurm 22.05 a step does not take the job's cores over by itself.
-        "slurm_srun_args": [f"--cpus-per-task={cpus}"],
-        "slurm_array_parallelism": min(at_once or ARRAY_LIMIT, ARRAY_LIMIT),
-    }
-    if _is_for_gpu(settings):
-        if not any(key.startswith("gpus") or key == "gres" for key in extra):
-            asked["gpus_per_node"] = width
-    elif not any(key.startswith("mem") for key in extra):
-        known = [job.memory_bytes for job in jobs if job.memory_bytes is not None]
-        if known:
-            asked["mem_gb"] = -(-(max(known) * width * 5 // 4 + PROCESS_BYTES) // 2**30)
-    if "no-requeue" not in extra:
-        extra["requeue"] = True
-    asked["slurm_additional_parameters"] = extra
-    return asked, replace(settings, threads=threads)
-
-
-def make_folder_for_jobs(folder: ExperimentFolder) -> Path:
-    """Where an experiment's jobs are written down and write; raises InputError if it can't be made."""
-    path = folder.sweeps / "slurm"
-    make_folder(path)
-    return path
-
-
-def _is_for_gpu(settings: RunSettings) -> bool:
-    return settings.device.startswith("cuda")
-
-
 def _is_quantised(job: CellJob) -> bool:
     options = job.loaded.config.finetune_config
     return options.load_in_8bit or options.load_in_4bit
-
-
-def _key(folder: ExperimentFolder, job: CellJob) -> tuple[str, str]:
-    return _name(folder, job), job.hash
-
-
-def _name(folder: ExperimentFolder, job: CellJob) -> str:
-    return job.folder.path.relative_to(folder.path).as_posix()
 
 
 def _told(ids: Sequence[str], folder: Path) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from triggerctl import disk
 from triggerctl.errors import InputError, RunError
+from triggerctl.experiment.atomic import make_folder, write_json_atomic
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.experiment.state import RunState, read_state, tail
 from triggerctl.sweep.cell import CellJob, CellOutcome, Outcome
@@ -28,6 +30,34 @@ class Submitted:
 def job_name(folder: ExperimentFolder) -> str:
     """How the jobs of an experiment are called in the queue."""
     return f"triggerctl-{folder.name}"
+
+
+def make_folder_for_jobs(folder: ExperimentFolder) -> Path:
+    """Where an experiment's jobs are written down and write; raises InputError if it can't be made."""
+    path = folder.sweeps / "slurm"
+    make_folder(path)
+    return path
+
+
+def cell_key(experiment: ExperimentFolder, job: CellJob) -> tuple[str, str]:
+    """By what a cell is found among those that were submitted: its folder and its hash."""
+    return job.folder.path.relative_to(experiment.path).as_posix(), job.hash
+
+
+def write_record(
+    folder: Path, experiment: ExperimentFolder, jobs: Mapping[str, CellJob]
+) -> dict[ExperimentFolder, Submitted]:
+    """Write down an array that was submitted just now: its jobs by their ids, the first one first."""
+    record = folder / f"{next(iter(jobs)).partition('_')[0]}.json"
+    keys = {each: cell_key(experiment, job) for each, job in jobs.items()}
+    write_json_atomic(
+        record,
+        {
+            "submitted": datetime.now(UTC).isoformat(timespec="seconds"),
+            "jobs": {each: {"folder": name, "hash": run_hash} for each, (name, run_hash) in keys.items()},
+        },
+    )
+    return {job.folder: Submitted(each, record) for each, job in jobs.items()}
 
 
 def read_records(folder: Path) -> dict[tuple[str, str], Submitted]:
