@@ -58,64 +58,85 @@ def run_sweep(
     to_train = [planned for planned in sweep.planned if planned.is_to_train]
     with launcher:
         jobs = _checked(sweep, launcher, settings, stop) if to_train else {}
-        started = now()
-        record = new_record(sweep.folder.sweeps, started)
-        outcomes: dict[Path, CellOutcome] = {}
-        is_kept = True
-
-        def keep(finished: datetime | None) -> None:
-            nonlocal is_kept
-            try:
-                write_record(
-                    record,
-                    command=sweep.command,
-                    seeds=sweep.seeds,
-                    strategies=sweep.strategies,
-                    parameters={parameter.key: parameter.values for parameter in sweep.parameters},
-                    started=started,
-                    finished=finished,
-                    cells=[_recorded(sweep, p, outcomes.get(p.folder.path)) for p in sweep.planned],
-                )
-                is_kept = True
-            except TriggerctlError as error:
-                # A disk that is full now need not be when the next run ends.
-                if is_kept:
-                    screen.note(f"the sweep's record is behind: {error}")
-                is_kept = False
-
-        def begin(job: CellJob) -> None:
-            screen.began(by_folder[job.folder.path])
-
-        def end(outcome: CellOutcome) -> None:
-            outcomes[outcome.folder.path] = outcome
-            if by_folder[outcome.folder.path].is_to_train:
-                keep(None)
-            screen.ended(by_folder[outcome.folder.path], outcome)
-            if fail_fast and outcome.outcome is Outcome.FAILED:
-                stop.set()
-
-        by_folder = {planned.folder.path: planned for planned in sweep.planned}
+        account = _Account(sweep, screen, now(), stop_at_failure=stop if fail_fast else None)
         for planned in to_train:
             _write_config(planned)
         for planned in sweep.planned:
             if not planned.is_to_train:
-                end(_untrained(sweep, planned))
-        keep(None)
+                account.end(_untrained(sweep, planned))
+        account.keep()
         if to_train:
             launcher.launch(
                 [jobs[planned.hash] for planned in to_train],
                 settings,
-                began=begin,
-                ended=end,
+                began=account.begin,
+                ended=account.end,
                 note=screen.note,
                 tick=screen.tick,
                 stop=stop,
             )
-        keep(now())
+        account.keep(finished=now())
     if to_train and settings.cache:
         clear_cache_leavings()
         trim_cache()
-    return [outcomes.get(planned.folder.path) for planned in sweep.planned]
+    return account.outcomes()
+
+
+class _Account:
+    """What becomes of each cell, told to the screen and kept in the sweep's record.
+
+    stop_at_failure: set at the first run that fails, where there is one to set."""
+
+    def __init__(
+        self, sweep: Sweep, screen: Screen, started: datetime, *, stop_at_failure: threading.Event | None
+    ) -> None:
+        self._sweep = sweep
+        self._screen = screen
+        self._started = started
+        self._stop_at_failure = stop_at_failure
+        self._record = new_record(sweep.folder.sweeps, started)
+        self._by_folder = {planned.folder.path: planned for planned in sweep.planned}
+        self._outcomes: dict[Path, CellOutcome] = {}
+        self._is_kept = True
+
+    def begin(self, job: CellJob) -> None:
+        """A worker has begun with a cell."""
+        self._screen.began(self._by_folder[job.folder.path])
+
+    def end(self, outcome: CellOutcome) -> None:
+        """A cell was dealt with."""
+        planned = self._by_folder[outcome.folder.path]
+        self._outcomes[outcome.folder.path] = outcome
+        if planned.is_to_train:
+            self.keep()
+        self._screen.ended(planned, outcome)
+        if self._stop_at_failure is not None and outcome.outcome is Outcome.FAILED:
+            self._stop_at_failure.set()
+
+    def keep(self, *, finished: datetime | None = None) -> None:
+        """Write the record as things stand."""
+        sweep = self._sweep
+        try:
+            write_record(
+                self._record,
+                command=sweep.command,
+                seeds=sweep.seeds,
+                strategies=sweep.strategies,
+                parameters={parameter.key: parameter.values for parameter in sweep.parameters},
+                started=self._started,
+                finished=finished,
+                cells=[_recorded(sweep, p, self._outcomes.get(p.folder.path)) for p in sweep.planned],
+            )
+            self._is_kept = True
+        except TriggerctlError as error:
+            # A disk that is full now need not be when the next run ends.
+            if self._is_kept:
+                self._screen.note(f"the sweep's record is behind: {error}")
+            self._is_kept = False
+
+    def outcomes(self) -> list[CellOutcome | None]:
+        """Of each planned cell, None where it was not reached."""
+        return [self._outcomes.get(planned.folder.path) for planned in self._sweep.planned]
 
 
 def job_of(planned: PlannedCell, *, memory_bytes: int | None = None) -> CellJob:

@@ -153,35 +153,39 @@ class LocalLauncher:
                 idle.train(job, settings)
                 began(job)
             for worker in self._heard():
-                given, answer = worker.job, worker.receive()
+                given = worker.job
+                answer, how = self._answer(worker, stop)
                 worker.job = None
-                if not isinstance(answer, CellOutcome):
-                    self._end(worker)
-                    how = worker.death()
-                elif answer.outcome is Outcome.INTERRUPTED and not stop.is_set():
-                    # A signal of its own: all that it is given from now on, it would stop at once.
-                    self._end(worker)
-                    how = "a worker process was asked to stop"
-                else:
-                    how = None
                 if given is None:
                     continue
-                if how is None:
-                    assert isinstance(answer, CellOutcome)
-                    if answer.outcome is not Outcome.BUSY or stop.is_set():
-                        ended(answer)
-                    elif waiting.add(given):
-                        note(f"waiting: {answer.reason}")
+                if how is not None:
+                    deaths[given.folder] += 1
+                    if stop.is_set():
+                        ended(CellOutcome(given.folder, Outcome.INTERRUPTED, how))
+                    elif deaths[given.folder] < DEATHS:
+                        note(f"{how}: {given.folder.path} goes on from its last checkpoint")
+                        queue.appendleft(given)
+                    else:
+                        ended(answer or _died(given, how))
                     continue
-                deaths[given.folder] += 1
-                if stop.is_set():
-                    ended(CellOutcome(given.folder, Outcome.INTERRUPTED, how))
-                elif deaths[given.folder] < DEATHS:
-                    note(f"{how}: {given.folder.path} goes on from its last checkpoint")
-                    queue.appendleft(given)
-                else:
-                    ended(answer if isinstance(answer, CellOutcome) else _died(given, how))
+                assert answer is not None
+                if answer.outcome is not Outcome.BUSY or stop.is_set():
+                    ended(answer)
+                elif waiting.add(given):
+                    note(f"waiting: {answer.reason}")
             tick()
+
+    def _answer(self, worker: _Worker, stop: threading.Event) -> tuple[CellOutcome | None, str | None]:
+        """What a worker says of its run; and how the worker was lost over it, None where it goes on."""
+        answer = worker.receive()
+        if not isinstance(answer, CellOutcome):
+            self._end(worker)
+            return None, worker.death()
+        if answer.outcome is Outcome.INTERRUPTED and not stop.is_set():
+            # A signal of its own: all that it is given from now on, it would stop at once.
+            self._end(worker)
+            return answer, "a worker process was asked to stop"
+        return answer, None
 
     def _idle(self, room: Room) -> _Worker | None:
         """A worker with nothing to do, begun now where there is room for one more."""
