@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -94,20 +94,28 @@ def command(
             mend="ask for the texts too: --format html,md,csv,json",
         )
     if as_json:
-        written = {
-            "headline": made.headline,
-            "files": [str(path) for path in made.paths],
-            "notes": list(made.notes),
-        }
-        console.print_json({**written, "summary": made.summary.model_dump(mode="json")})
+        console.print_json(_document(made))
         return
     _show(made)
+    console.next_step(*_next_steps(made, experiments, globals_))
+
+
+def _document(made: ReportResult) -> dict[str, Any]:
+    return {
+        "headline": made.headline,
+        "files": [str(path) for path in made.paths],
+        "notes": list(made.notes),
+        "summary": made.summary.model_dump(mode="json"),
+    }
+
+
+def _next_steps(made: ReportResult, experiments: Sequence[str], globals_: Globals) -> list[list[str]]:
     page = next((path for path in made.paths if path.suffix == ".html"), None)
     steps = [["python", "-m", "webbrowser", str(page)]] if page is not None else []
     if len(made.groups) == 1:
         swept = ("--seeds", "1", "5", "42", "--strategies", "naive,kl")
         steps.append(globals_.suggest("sweep", experiments[0], *swept))
-    console.next_step(*(steps or [globals_.suggest("status", *experiments)]))
+    return steps or [globals_.suggest("status", *experiments)]
 
 
 def _show(made: ReportResult) -> None:

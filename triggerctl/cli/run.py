@@ -63,7 +63,6 @@ def command(
     from triggerctl.config.load import load_config
     from triggerctl.experiment.find import experiments_root, find_experiment
     from triggerctl.training.plan import Action, plan_run
-    from triggerctl.training.settle import settle_skipped
 
     globals_: Globals = ctx.obj
     changes = overrides(settings, seed=seed, strategy=strategy)
@@ -74,16 +73,7 @@ def command(
             folder, loaded, fresh=fresh, dont_overwrite=dont_overwrite, progress=download_listener(live)
         )
     if dry_run or plan.action in (Action.SKIP, Action.BLOCKED):
-        for text in plan.warnings:
-            console.warn(text)
-        console.say("would" if dry_run else "done", plan.reason)
-        if not dry_run:
-            settle_skipped(plan)
-        if plan.action is Action.SKIP:
-            console.next_step(globals_.suggest("report", experiment))
-        else:
-            blocking = ("--dont-overwrite",) if plan.action is Action.BLOCKED else ()
-            console.next_step(globals_.line_without("--dry-run", *blocking))
+        _leave(plan, experiment, globals_, dry_run=dry_run)
         return 0
     try:
         _train(plan, device=device, threads=threads, processes=gpus_per_run, cache=not no_cache)
@@ -96,6 +86,24 @@ def command(
         globals_.suggest("sweep", experiment, "--seeds", "1", "5", "42", "--strategies", "naive,kl"),
     )
     return 0
+
+
+def _leave(plan: RunPlan, experiment: str, globals_: Globals, *, dry_run: bool) -> None:
+    """Say why nothing is trained, or what would be."""
+    from triggerctl import console
+    from triggerctl.training.plan import Action
+    from triggerctl.training.settle import settle_skipped
+
+    for text in plan.warnings:
+        console.warn(text)
+    console.say("would" if dry_run else "done", plan.reason)
+    if not dry_run:
+        settle_skipped(plan)
+    if plan.action is Action.SKIP:
+        console.next_step(globals_.suggest("report", experiment))
+    else:
+        blocking = ("--dont-overwrite",) if plan.action is Action.BLOCKED else ()
+        console.next_step(globals_.line_without("--dry-run", *blocking))
 
 
 def _train(plan: RunPlan, *, device: str, threads: int | None, processes: int, cache: bool) -> None:

@@ -25,7 +25,6 @@ LAUNCHERS = ("local", "ray", "slurm")
 
 if TYPE_CHECKING:
     from triggerctl.sweep.cell import CellOutcome, RunSettings
-    from triggerctl.sweep.estimate import Estimate
     from triggerctl.sweep.launchers.base import Launcher
     from triggerctl.sweep.plan import Sweep
 
@@ -86,21 +85,13 @@ def command(
 
         $ triggerctl sweep demo --strategies kl --param beta_kl=0.1,1,10 --dry-run
     """
-    from triggerctl import console
     from triggerctl.cli.figures import figures_of, new_drawer
-    from triggerctl.cli.live import LiveRun, download_listener
-    from triggerctl.config.load import load_config
-    from triggerctl.experiment.find import experiments_root, find_experiment
     from triggerctl.sweep.cell import RunSettings
-    from triggerctl.sweep.grid import parse_parameter
-    from triggerctl.sweep.plan import plan_sweep
 
     globals_: Globals = ctx.obj
     swept = seeds(seed_words)
     at_once = _jobs(jobs)
     _check_launcher(launcher, slurm_words, wait=wait)
-    folder = find_experiment(experiment, experiments_root(globals_.root))
-    loaded = load_config(folder.config)
     settings = RunSettings(
         figures=figures_of,
         drawer=new_drawer,
@@ -110,21 +101,13 @@ def command(
         cache=not no_cache,
         gpus_per_run=gpus_per_run,
     )
-    with LiveRun(console.err) as live:
-        sweep = plan_sweep(
-            folder,
-            loaded,
-            seeds=swept,
-            strategies=words(strategy_words, "--strategies"),
-            parameters=[parse_parameter(text) for text in parameters or ()],
-            dont_overwrite=dont_overwrite,
-            command=globals_.line,
-            progress=download_listener(live),
-        )
+    sweep = _planned(
+        experiment, globals_, swept, strategy_words, parameters or (), dont_overwrite=dont_overwrite
+    )
     if dry_run:
-        _show_plan(sweep, settings, as_json=as_json)
-        if not as_json:
-            console.next_step(globals_.line_without("--dry-run"))
+        from triggerctl.cli.dry_run import show_dry_run
+
+        show_dry_run(sweep, settings, globals_, as_json=as_json)
         return 0
     workers = _launcher(launcher, sweep, jobs=at_once, slurm_words=slurm_words or (), wait=wait)
     return _run(sweep, workers, settings, globals_, experiment, fail_fast=fail_fast, as_json=as_json)
@@ -162,6 +145,38 @@ def _check_launcher(name: str, slurm_words: Sequence[str] | None, *, wait: bool)
         )
 
 
+def _planned(
+    experiment: str,
+    globals_: Globals,
+    swept: Sequence[int],
+    strategy_words: Sequence[str] | None,
+    parameters: Sequence[str],
+    *,
+    dont_overwrite: bool,
+) -> Sweep:
+    """The sweep on paper; its data is downloaded where it is not here yet."""
+    from triggerctl import console
+    from triggerctl.cli.live import LiveRun, download_listener
+    from triggerctl.config.load import load_config
+    from triggerctl.experiment.find import experiments_root, find_experiment
+    from triggerctl.sweep.grid import parse_parameter
+    from triggerctl.sweep.plan import plan_sweep
+
+    folder = find_experiment(experiment, experiments_root(globals_.root))
+    loaded = load_config(folder.config)
+    with LiveRun(console.err) as live:
+        return plan_sweep(
+            folder,
+            loaded,
+            seeds=swept,
+            strategies=words(strategy_words, "--strategies"),
+            parameters=[parse_parameter(text) for text in parameters],
+            dont_overwrite=dont_overwrite,
+            command=globals_.line,
+            progress=download_listener(live),
+        )
+
+
 def _launcher(
     name: str, sweep: Sweep, *, jobs: int | None, slurm_words: Sequence[str], wait: bool
 ) -> Launcher:
@@ -180,63 +195,6 @@ def _launcher(
     return LocalLauncher(jobs, cells=sum(planned.same_as is None for planned in sweep.planned))
 
 
-def _show_plan(sweep: Sweep, settings: RunSettings, *, as_json: bool) -> None:
-    from triggerctl import console
-    from triggerctl.sweep.estimate import estimates
-
-    with console.busy("looking at the models"):
-        found = estimates(sweep, device=settings.device)
-    rows = []
-    for planned in sweep.planned:
-        would, why = planned.action.value, planned.reason
-        if planned.same_as is not None:
-            would, why = "same", f"the same run as {sweep.name(planned.same_as)}"
-        estimate = found.get(planned.hash) if planned.is_to_train else None
-        rows.append(
-            {
-                "folder": sweep.name(planned.cell),
-                "hash": planned.hash,
-                "action": str(would),
-                "reason": why,
-                "seconds": None if estimate is None else round(estimate.seconds, 1),
-                "memory_bytes": None if estimate is None else estimate.memory_bytes,
-            }
-        )
-    if as_json:
-        console.print_json(rows)
-        return
-    _warnings(sweep)
-    table = console.table()
-    table.add_column("run", overflow="fold")
-    table.add_column("hash", no_wrap=True)
-    table.add_column("would", no_wrap=True)
-    table.add_column("why", overflow="fold")
-    table.add_column("about", justify="right", no_wrap=True)
-    table.add_column("memory", justify="right", no_wrap=True)
-    for planned, row in zip(sweep.planned, rows, strict=True):
-        estimate = found.get(planned.hash) if planned.is_to_train else None
-        about = ("–", "–") if estimate is None else _about(estimate)
-        table.add_row(str(row["folder"]), planned.hash[:12], str(row["action"]), str(row["reason"]), *about)
-    console.out.print(table)
-    whole = sum(found[planned.hash].seconds for planned in sweep.planned if planned.is_to_train)
-    if whole:
-        console.out.print()
-        console.say("about", f"{console.duration(whole)} for all, one after the other on the whole machine")
-
-
-def _about(estimate: Estimate) -> tuple[str, str]:
-    from triggerctl import console
-
-    return console.duration(estimate.seconds), console.size(estimate.memory_bytes)
-
-
-def _warnings(sweep: Sweep) -> None:
-    from triggerctl import console
-
-    for text in dict.fromkeys(text for planned in sweep.planned for text in planned.warnings):
-        console.warn(text)
-
-
 def _run(
     sweep: Sweep,
     launcher: Launcher,
@@ -249,12 +207,11 @@ def _run(
 ) -> int:
     from triggerctl import console
     from triggerctl.cli.signals import stop_on_signals
-    from triggerctl.cli.sweep_screen import JsonScreen, OutlivingScreen, SweepScreen, outcome_table
+    from triggerctl.cli.sweep_screen import JsonScreen, OutlivingScreen, SweepScreen, outcome_table, warn_of
     from triggerctl.errors import InterruptedRunError
-    from triggerctl.sweep.cell import Outcome
     from triggerctl.sweep.run import run_sweep
 
-    _warnings(sweep)
+    warn_of(sweep)
     try:
         shown = OutlivingScreen(JsonScreen(sweep) if as_json else SweepScreen(console.out, sweep))
         with stop_on_signals() as stop, shown as screen:
@@ -264,30 +221,38 @@ def _run(
             with contextlib.suppress(OSError):  # nobody may be there to read it
                 console.next_step(globals_.line)
         return stopped.exit_code
-    failed = _any(outcomes, Outcome.FAILED)
-    stopped_short = stop.is_set() or _any(outcomes, Outcome.INTERRUPTED)
-    if stop.is_set() and not (failed and fail_fast):
-        code = 130
-    elif failed:
-        code = 1
-    else:
-        code = 130 if stopped_short else 0
+    code = _exit_code(outcomes, asked_to_stop=stop.is_set(), fail_fast=fail_fast)
     if as_json:
         return code
-    if failed:
-        next_steps = [globals_.suggest("status", experiment), globals_.line]
-    elif stopped_short:
-        next_steps = [globals_.line]
-    elif _any(outcomes, Outcome.SUBMITTED):
-        next_steps = [globals_.suggest("status", experiment, "--watch")]
-    else:
-        next_steps = [globals_.suggest("report", experiment)]
     with contextlib.suppress(OSError):
         if any(planned.is_to_train for planned in sweep.planned):
             console.out.print()
             console.out.print(outcome_table(sweep, outcomes))
-        console.next_step(*next_steps)
+        console.next_step(*_next_steps(outcomes, globals_, experiment, stopped_short=stop.is_set()))
     return code
+
+
+def _exit_code(outcomes: Sequence[CellOutcome | None], *, asked_to_stop: bool, fail_fast: bool) -> int:
+    """A failure counts before an interruption, but for one that the user asked for; --fail-fast stops the
+    others by itself."""
+    failed = _any(outcomes, "failed")
+    if asked_to_stop and not (failed and fail_fast):
+        return 130
+    if failed:
+        return 1
+    return 130 if asked_to_stop or _any(outcomes, "interrupted") else 0
+
+
+def _next_steps(
+    outcomes: Sequence[CellOutcome | None], globals_: Globals, experiment: str, *, stopped_short: bool
+) -> list[Sequence[str]]:
+    if _any(outcomes, "failed"):
+        return [globals_.suggest("status", experiment), globals_.line]
+    if stopped_short or _any(outcomes, "interrupted"):
+        return [globals_.line]
+    if _any(outcomes, "submitted"):
+        return [globals_.suggest("status", experiment, "--watch")]
+    return [globals_.suggest("report", experiment)]
 
 
 def _any(outcomes: Sequence[CellOutcome | None], outcome: str) -> bool:

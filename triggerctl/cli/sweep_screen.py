@@ -220,6 +220,12 @@ class OutlivingScreen:
                 self._gone = True
 
 
+def warn_of(sweep: Sweep) -> None:
+    """Print what the plans of the runs warn of, once where several do."""
+    for text in dict.fromkeys(text for planned in sweep.planned for text in planned.warnings):
+        console.warn(text)
+
+
 def outcome_table(sweep: Sweep, outcomes: Sequence[CellOutcome | None]) -> Table:
     """All runs of a sweep: what became of each, its time and its final rates; those not reached as well."""
     rows = [

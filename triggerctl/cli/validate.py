@@ -13,6 +13,9 @@ from triggerctl.errors import InputError
 
 if TYPE_CHECKING:
     from triggerctl.config.load import LoadedConfig
+    from triggerctl.config.overrides import Override
+    from triggerctl.experiment.layout import ExperimentFolder
+    from triggerctl.training.plan import Action
 
 
 def command(
@@ -55,13 +58,9 @@ def command(
 
         $ triggerctl validate demo --preview 1 --set max_seq_length=64
     """
-    from triggerctl import console
-
     globals_: Globals = ctx.obj
     if schema:
-        from triggerctl.config.schema import json_schema
-
-        console.print_json(json_schema())
+        _print_schema()
         return 0
     names = experiments or []
     if not names:
@@ -73,25 +72,55 @@ def command(
         from triggerctl.cli.config_only import check_configs
 
         return check_configs(names, globals_, changes, as_json=as_json)
+    name = _only(names)
+    folder, loaded = _loaded(name, globals_, changes)
+    if write_data is not None:
+        _write_data(loaded, write_data, as_json=as_json)
+        return 0
+    action = _check(folder, loaded, device=device, preview=preview, as_json=as_json)
+    if not as_json:
+        from triggerctl import console
+
+        run = globals_.suggest("run", name, *as_typed(settings, seed=seed, strategy=strategy))
+        console.next_step(globals_.suggest("report", name) if action == "skip" else run)
+    return 0
+
+
+def _print_schema() -> None:
+    from triggerctl import console
+    from triggerctl.config.schema import json_schema
+
+    console.print_json(json_schema())
+
+
+def _only(names: Sequence[str]) -> str:
     if len(names) > 1:
         raise InputError(
             "one experiment at a time is checked with its data and model",
             where="triggerctl validate " + " ".join(names),
             mend="name one, or add --config-only to read the configs of many",
         )
+    return names[0]
 
+
+def _loaded(
+    name: str, globals_: Globals, changes: Sequence[Override]
+) -> tuple[ExperimentFolder, LoadedConfig]:
     from triggerctl.config.load import load_config
     from triggerctl.experiment.find import experiments_root, find_experiment
 
-    folder = find_experiment(names[0], experiments_root(globals_.root))
-    loaded = load_config(folder.config, overrides=changes)
-    if write_data is not None:
-        _write_data(loaded, write_data, as_json=as_json)
-        return 0
+    folder = find_experiment(name, experiments_root(globals_.root))
+    return folder, load_config(folder.config, overrides=changes)
 
+
+def _check(
+    folder: ExperimentFolder, loaded: LoadedConfig, *, device: str, preview: int | None, as_json: bool
+) -> Action:
+    """Plan the run with its data and its model, say what was found, and return what the run would do."""
+    from triggerctl import console
     from triggerctl.cli.live import LiveRun, download_listener
     from triggerctl.cli.plan_view import plan_document, show_plan, show_preview
-    from triggerctl.training.plan import Action, plan_run
+    from triggerctl.training.plan import plan_run
 
     with LiveRun(console.err) as live:
         plan = plan_run(folder, loaded, progress=download_listener(live))
@@ -102,17 +131,11 @@ def command(
         shown = description.preview(preview) if preview is not None else ()
     if as_json:
         console.print_json(plan_document(plan, description, shown))
-        return 0
+        return plan.action
     show_plan(plan, description)
     if preview is not None:
         show_preview(shown)
-    if plan.action is Action.SKIP:
-        console.next_step(globals_.suggest("report", names[0]))
-    else:
-        console.next_step(
-            globals_.suggest("run", names[0], *as_typed(settings, seed=seed, strategy=strategy))
-        )
-    return 0
+    return plan.action
 
 
 def _write_data(loaded: LoadedConfig, target: Path, *, as_json: bool) -> None:
