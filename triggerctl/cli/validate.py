@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from triggerctl.config.load import LoadedConfig
     from triggerctl.config.overrides import Override
     from triggerctl.experiment.layout import ExperimentFolder
-    from triggerctl.training.plan import Action
 
 
 def command(
@@ -77,12 +76,12 @@ def command(
     if write_data is not None:
         _write_data(loaded, write_data, as_json=as_json)
         return 0
-    action = _check(folder, loaded, device=device, preview=preview, as_json=as_json)
+    is_done = _check(folder, loaded, device=device, preview=preview, as_json=as_json)
     if not as_json:
         from triggerctl import console
 
         run = globals_.suggest("run", name, *as_typed(settings, seed=seed, strategy=strategy))
-        console.next_step(globals_.suggest("report", name) if action == "skip" else run)
+        console.next_step(globals_.suggest("report", name) if is_done else run)
     return 0
 
 
@@ -115,12 +114,13 @@ def _loaded(
 
 def _check(
     folder: ExperimentFolder, loaded: LoadedConfig, *, device: str, preview: int | None, as_json: bool
-) -> Action:
-    """Plan the run with its data and its model, say what was found, and return what the run would do."""
+) -> bool:
+    """Plan the run with its data and its model, and say what was found; returns whether it is finished
+    already."""
     from triggerctl import console
     from triggerctl.cli.live import LiveRun, download_listener
     from triggerctl.cli.plan_view import plan_document, show_plan, show_preview
-    from triggerctl.training.plan import plan_run
+    from triggerctl.training.plan import Action, plan_run
 
     with LiveRun(console.err) as live:
         plan = plan_run(folder, loaded, progress=download_listener(live))
@@ -131,11 +131,11 @@ def _check(
         shown = description.preview(preview) if preview is not None else ()
     if as_json:
         console.print_json(plan_document(plan, description, shown))
-        return plan.action
+        return plan.action is Action.SKIP
     show_plan(plan, description)
     if preview is not None:
         show_preview(shown)
-    return plan.action
+    return plan.action is Action.SKIP
 
 
 def _write_data(loaded: LoadedConfig, target: Path, *, as_json: bool) -> None:
