@@ -18,8 +18,8 @@ from triggerctl.model.adapters import adapter_size
 from triggerctl.model.device import default_threads, matmul_rate, resolve_device, resolve_dtype
 from triggerctl.model.load import empty_model, load_tokenizer, locate
 from triggerctl.model.memory import ModelShape, available_bytes, peak_bytes
+from triggerctl.model.operations import FORWARD
 from triggerctl.model.quantise import probe
-from triggerctl.model.threads import FORWARD
 from triggerctl.training.plan import RunPlan
 from triggerctl.training.planes import check_plane
 from triggerctl.training.setup import Lengths, check_streams, model_shape, set_data
