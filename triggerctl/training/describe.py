@@ -21,7 +21,7 @@ from triggerctl.model.memory import ModelShape, available_bytes, peak_bytes
 from triggerctl.model.quantise import probe
 from triggerctl.model.threads import FORWARD
 from triggerctl.training.plan import RunPlan
-from triggerctl.training.planes import check_plane
+from triggerctl.training.plane_files import check_plane
 from triggerctl.training.setup import Lengths, check_streams, model_shape, set_data
 from triggerctl.training.speed import operations_per_token
 from triggerctl.training.streams import make_stream, phase_updates, units_per_update

@@ -14,7 +14,6 @@ from triggerctl.experiment.atomic import clear_unfinished_writes, disk_errors, m
 from triggerctl.experiment.claim import Claim
 from triggerctl.experiment.process import this_process
 from triggerctl.experiment.state import RunState, read_state, write_state
-from triggerctl.strategies.alignment_plane import AlignmentPlaneStrategy
 from triggerctl.strategies.base import MAIN, Phase
 from triggerctl.training.begun import Begun
 from triggerctl.training.checkpoints import (
@@ -35,9 +34,9 @@ from triggerctl.training.events import (
     Started,
     Warned,
 )
-from triggerctl.training.loop import Position, TrainingLoop, is_at_the_start
+from triggerctl.training.loop import Position, TrainingLoop
 from triggerctl.training.measuring import VARIANT, Measurer, Moment, Progressed
-from triggerctl.training.orders import GoOn, SkipTo
+from triggerctl.training.orders import GoOn
 from triggerctl.training.out_of_memory import (
     Exhausted,
     OutOfMemoryRunError,
@@ -150,7 +149,8 @@ class Execution:
                 self.loop.position.evaluated = True
                 self._checkpoint()
             with self._watch.phase("training"):
-                self._obtain_plane()
+                if self._planes is not None:
+                    self._planes.take_up(self.loop, self._group, stop=self._stop, say=self._note)
                 self._group.tell(GoOn())
                 self.loop.run(self)
             self._end()
@@ -212,20 +212,6 @@ class Execution:
                 self.warn(warning)
         if self._begun.exhausted is not None:
             self.warn(self._begun.exhausted.said)
-
-    def _obtain_plane(self) -> None:
-        """Take up an alignment plane that another run has found, or claim its computation."""
-        strategy, loop = self._prepared.strategy, self.loop
-        if self._planes is None or not is_at_the_start(loop.position):
-            return
-        assert isinstance(strategy, AlignmentPlaneStrategy)
-        found = self._planes.found or self._planes.wait_for_others(self._stop, self._note)
-        if found is not None:
-            strategy.take_plane({n: t.to(self._prepared.device) for n, t in found.tensors.items()})
-            loop.position.losses.update(found.losses)
-            loop.skip_to(len(loop.phases) - 1)
-            self._group.tell(SkipTo(len(loop.phases) - 1, found.tensors))
-            self._note(f"alignment plane taken from {found.place}")
 
     def _note(self, message: str) -> None:
         self.say(Noted(message))
@@ -347,12 +333,8 @@ class Execution:
             self._checkpoint()
 
     def phase_ended(self, phase: Phase) -> None:
-        strategy = self._prepared.strategy
-        if self._planes is None or not isinstance(strategy, AlignmentPlaneStrategy):
-            return
-        if phase.name in strategy.sides() and strategy.plane is not None:
-            losses = self.loop.position.losses
-            self._planes.keep(strategy.plane, {name: losses[name] for name in strategy.sides()}, self._note)
+        if self._planes is not None:
+            self._planes.keep_after(phase, self.loop, self._note)
 
     def _should_stop(self) -> bool:
         asked = self._stop.is_set()
