@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 
+from triggerctl.experiment.atomic import make_folder
+from triggerctl.experiment.state import RunState, read_state, write_state
 from triggerctl.training.checkpoints import Checkpoint, newest_checkpoint, position_of
 from triggerctl.training.loop import is_at_the_start
 from triggerctl.training.out_of_memory import Exhausted
@@ -38,3 +42,31 @@ class Begun:
     def is_at_the_start(self) -> bool:
         """Whether no update has been made yet."""
         return self.checkpoint is None or is_at_the_start(position_of(self.checkpoint))
+
+    def results_folder(self, plan: RunPlan, state: RunState) -> Path:
+        """The folder this very run began to write before, else a new one, which `state` names before it is
+        made."""
+        folder = plan.folder
+        name = self._results_begun(plan)
+        # A name alone: nothing that lies in the folder leads a run out of it.
+        if name and Path(name).name == name and not (folder.results / name / "results.json").exists():
+            return make_folder(folder.results / name)
+
+        def announce(results: Path) -> None:
+            # First, so that a run killed here finds its folder again.
+            write_state(folder.state, state.model_copy(update={"results": results.name}))
+
+        return folder.new_results(datetime.now(), announce=announce)
+
+    def _results_begun(self, plan: RunPlan) -> str | None:
+        """What the run's results folder is called, as far as anything tells."""
+        if self.checkpoint is not None:
+            name: str | None = self.checkpoint.record["results"]
+            return name
+        if self.exhausted is not None:
+            return self.exhausted.results
+        if not plan.fresh:
+            state = read_state(plan.folder.state)
+            if state and state.status != "done" and state.hash == plan.hash:
+                return state.results
+        return None
