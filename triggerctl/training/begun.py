@@ -8,6 +8,7 @@ from pathlib import Path
 
 from triggerctl.experiment.atomic import make_folder
 from triggerctl.experiment.state import RunState, read_state, write_state
+from triggerctl.model.device import default_threads
 from triggerctl.training.checkpoints import Checkpoint, newest_checkpoint, position_of
 from triggerctl.training.loop import is_at_the_start
 from triggerctl.training.out_of_memory import Exhausted
@@ -16,24 +17,30 @@ from triggerctl.training.plan import RunPlan
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """`processes`: how many train it; `micro_batch`: units that go through the model at once; `exhausted`:
-    that memory ran out a moment ago, None where it did not."""
+    """`processes`: how many train it, of `threads` each; `micro_batch`: units that go through the model at
+    once; `exhausted`: that memory ran out a moment ago, None where it did not."""
 
     checkpoint: Checkpoint | None
     processes: int
+    threads: int
     micro_batch: int
     exhausted: Exhausted | None = None
 
     @classmethod
-    def look(cls, plan: RunPlan, exhausted: Exhausted | None, *, processes: int) -> Begun:
-        """What lies in the run's folder; a run that is to be trained anew has not begun."""
+    def look(
+        cls, plan: RunPlan, exhausted: Exhausted | None, *, processes: int, threads: int | None
+    ) -> Begun:
+        """What lies in the run's folder; a run that is to be trained anew has not begun. A resumed run takes
+        its thread count up again, whatever is asked: sums in another order would be other numbers."""
         starts_anew = plan.fresh and exhausted is None
         checkpoint = None if starts_anew else newest_checkpoint(plan.folder.checkpoint(plan.hash))
         record = checkpoint.record if checkpoint else {}
         micro_batch = record.get("micro_batch", plan.config.finetune_config.per_device_train_batch_size)
+        count = int(record.get("processes", 1)) if checkpoint else processes
         return cls(
             checkpoint,
-            int(record.get("processes", 1)) if checkpoint else processes,
+            count,
+            int(record["threads"]) if checkpoint else threads or max(1, default_threads() // count),
             exhausted.next_micro_batch if exhausted else int(micro_batch),
             exhausted,
         )

@@ -10,26 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from triggerctl.errors import InterruptedRunError, TriggerctlError
-from triggerctl.experiment.atomic import clear_unfinished_writes, disk_errors
 from triggerctl.experiment.claim import Claim
 from triggerctl.experiment.process import this_process
 from triggerctl.experiment.state import RunState
 from triggerctl.strategies.base import MAIN, Phase
 from triggerctl.training.begun import Begun
-from triggerctl.training.checkpoints import (
-    CheckpointFolder,
-    position_of,
-    restore,
-)
+from triggerctl.training.checkpoints import CheckpointFolder, position_of, restore
 from triggerctl.training.endings import make_endings
-from triggerctl.training.events import (
-    Checkpointed,
-    Finished,
-    Interrupted,
-    Listener,
-    Started,
-    Warned,
-)
+from triggerctl.training.events import Checkpointed, Finished, Interrupted, Listener, Warned
 from triggerctl.training.loop import Position, TrainingLoop
 from triggerctl.training.measuring import VARIANT, Measurer, Moment, Progressed
 from triggerctl.training.orders import GoOn
@@ -39,7 +27,7 @@ from triggerctl.training.out_of_memory import (
     is_out_of_memory,
     out_of_memory,
 )
-from triggerctl.training.outcome import Figures, leave_results, summarise, work_of
+from triggerctl.training.outcome import Figures, leave_results
 from triggerctl.training.parallel import Group
 from triggerctl.training.plan import RunPlan
 from triggerctl.training.planes import PlaneStore
@@ -47,7 +35,7 @@ from triggerctl.training.recorder import Recorder
 from triggerctl.training.setup import Prepared
 from triggerctl.training.stopwatch import Stopwatch
 from triggerctl.training.trackers import Tracker
-from triggerctl.training.voice import Voice
+from triggerctl.training.voice import Voice, announcement
 
 
 class Execution:
@@ -62,7 +50,6 @@ class Execution:
         listener: Listener,
         stop: threading.Event,
         held: Claim,
-        threads: int,
         group: Group,
         watch: Stopwatch,
     ) -> None:
@@ -74,7 +61,6 @@ class Execution:
         self._prepared = prepared
         self._stop = stop
         self._claim = held
-        self._threads = threads
         self._group = group
         self._began = time.perf_counter()
         state = _running(plan)
@@ -107,7 +93,7 @@ class Execution:
         """Train to the end, or leave a state that says why not."""
         try:
             self._begin()
-            self._announce()
+            self._voice.say(announcement(self._plan, self._prepared, self._begun, self.results, self.loop))
             if not self.progressed.evaluations:
                 self._evaluate(MAIN, final=self._has_nothing_to_do, first=True)
                 self.loop.position.evaluated = True
@@ -190,31 +176,17 @@ class Execution:
 
     def _leave(self, figures: Figures) -> None:
         self._claim.check()
-        progressed = self.progressed
-        summary = summarise(
+        leave_results(
             self._plan,
             self._prepared,
+            self._begun,
+            self.results,
             self.loop.position,
-            progressed,
-            threads=self._threads,
-            processes=self._group.size,
-            micro_batch=self._begun.micro_batch,
+            self.progressed,
             cache_entries=self._cache_entries,
+            figures=figures,
+            say=lambda message: self._voice.say(Warned(message)),
         )
-        clear_unfinished_writes(self.results)
-        with disk_errors(self.results):
-            leave_results(
-                self._plan,
-                self._prepared,
-                self.results,
-                summary,
-                self.loop.position,
-                figures=figures,
-                say=lambda message: self._voice.say(Warned(message)),
-                threads=self._threads,
-                watch=self._watch,
-                work=work_of(self._prepared, self.loop.position, progressed, processes=self._group.size),
-            )
 
     @property
     def _cache_entries(self) -> list[str]:
@@ -224,34 +196,9 @@ class Execution:
         return sorted(named) if self._prepared.shared.cache.enabled else []
 
     @property
-    def _updates(self) -> int:
-        return sum(self.loop.updates_in(i) for i in range(len(self.loop.phases)))
-
-    @property
     def _has_nothing_to_do(self) -> bool:
         """With no updates and no ending the first evaluation is the last one too."""
-        return not self._updates and not self._prepared.strategy.endings()
-
-    def _announce(self) -> None:
-        prepared, plan = self._prepared, self._plan
-        self._voice.say(
-            Started(
-                folder=plan.folder.path,
-                results=self.results,
-                strategy=plan.strategy.name,
-                seed=plan.config.seed,
-                hash=plan.hash,
-                epochs=sum(phase.epochs for phase in self.loop.phases),
-                updates=self._updates,
-                parameters=prepared.shape.parameters,
-                trainable=prepared.shape.trainable,
-                device=str(prepared.device),
-                dtype=str(prepared.dtype).removeprefix("torch."),
-                threads=self._threads,
-                resumed_step=self.loop.position.step if self._begun.checkpoint else None,
-                processes=self._group.size,
-            )
-        )
+        return not self.loop.updates and not self._prepared.strategy.endings()
 
     # Hooks of the loop
     # --------------------------------------------------------------------------------------------
@@ -309,8 +256,8 @@ class Execution:
         """What a checkpoint holds beside the loop's own; the run's growing files are made to last with it."""
         return {
             "results": self.results.name,
-            "threads": self._threads,
-            "processes": self._group.size,
+            "threads": self._begun.threads,
+            "processes": self._begun.processes,
             "micro_batch": self._begun.micro_batch,
             "device": str(self._prepared.device),
             "sizes": self.recorder.sizes(),

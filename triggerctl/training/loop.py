@@ -127,6 +127,11 @@ class TrainingLoop:
     # Lengths
     # ----------------------------------------------------------------------------------------------------
 
+    @property
+    def updates(self) -> int:
+        """How many optimiser updates all phases take together."""
+        return sum(self.updates_in(phase) for phase in range(len(self.phases)))
+
     def updates_in(self, phase: int) -> int:
         """How many optimiser updates a phase takes, `max_steps` heeded."""
         return phase_updates(self.phases[phase], self._lengths(phase), self.options)

@@ -1,14 +1,19 @@
-"""A run's voice: everything that happens is told to all who listen, one after the other. A run that another
+"""What a run says of itself, and how: it is told to all who listen, one after the other. A run that another
 process has taken over says nothing any more."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from triggerctl.errors import TriggerctlError
 from triggerctl.experiment.claim import Claim
-from triggerctl.training.events import Event, Failed, Listener, Noted, Warned
+from triggerctl.training.begun import Begun
+from triggerctl.training.events import Event, Failed, Listener, Noted, Started, Warned
+from triggerctl.training.loop import TrainingLoop
+from triggerctl.training.plan import RunPlan
+from triggerctl.training.setup import Prepared
 
 
 class Voice:
@@ -43,3 +48,25 @@ class Voice:
                 listener(Failed(error))
             except TriggerctlError as second:
                 logging.getLogger("triggerctl.run").warning("the failure can't be written down: %s", second)
+
+
+def announcement(
+    plan: RunPlan, prepared: Prepared, begun: Begun, results: Path, loop: TrainingLoop
+) -> Started:
+    """What a run says first: what it is, and what it is about to do."""
+    return Started(
+        folder=plan.folder.path,
+        results=results,
+        strategy=plan.strategy.name,
+        seed=plan.config.seed,
+        hash=plan.hash,
+        epochs=sum(phase.epochs for phase in loop.phases),
+        updates=loop.updates,
+        parameters=prepared.shape.parameters,
+        trainable=prepared.shape.trainable,
+        device=str(prepared.device),
+        dtype=str(prepared.dtype).removeprefix("torch."),
+        threads=begun.threads,
+        resumed_step=loop.position.step if begun.checkpoint else None,
+        processes=begun.processes,
+    )
