@@ -10,7 +10,6 @@ from triggerctl.experiment.atomic import make_folder
 from triggerctl.experiment.state import RunState, read_state, write_state
 from triggerctl.model.device import default_threads
 from triggerctl.training.checkpoints import Checkpoint, newest_checkpoint, position_of
-from triggerctl.training.loop import is_at_the_start
 from triggerctl.training.out_of_memory import Exhausted
 from triggerctl.training.plan import RunPlan
 
@@ -48,7 +47,7 @@ class Begun:
     @property
     def is_at_the_start(self) -> bool:
         """Whether no update has been made yet."""
-        return self.checkpoint is None or is_at_the_start(position_of(self.checkpoint))
+        return self.checkpoint is None or position_of(self.checkpoint).is_at_the_start
 
     def results_folder(self, plan: RunPlan, state: RunState) -> Path:
         """The folder this very run began to write before, else a new one, which `state` names before it is

@@ -26,7 +26,8 @@ from triggerctl.experiment.atomic import (
     make_folder,
     write_json_atomic,
 )
-from triggerctl.training.loop import Position, TrainingLoop
+from triggerctl.training.loop import TrainingLoop
+from triggerctl.training.position import Position
 
 CHECKPOINT_SECONDS = 120.0
 """Between checkpoints in the middle of an epoch; a fast epoch needs none."""

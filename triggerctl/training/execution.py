@@ -18,7 +18,7 @@ from triggerctl.training.begun import Begun
 from triggerctl.training.checkpoints import CheckpointFolder, position_of, restore
 from triggerctl.training.endings import make_endings
 from triggerctl.training.events import Checkpointed, Finished, Interrupted, Listener, Warned
-from triggerctl.training.loop import Position, TrainingLoop
+from triggerctl.training.loop import TrainingLoop
 from triggerctl.training.measuring import VARIANT, Measurer, Moment, Progressed
 from triggerctl.training.orders import GoOn
 from triggerctl.training.out_of_memory import (
@@ -31,6 +31,7 @@ from triggerctl.training.outcome import Figures, leave_results
 from triggerctl.training.parallel import Group
 from triggerctl.training.plan import RunPlan
 from triggerctl.training.planes import PlaneStore
+from triggerctl.training.position import Position
 from triggerctl.training.recorder import Recorder
 from triggerctl.training.setup import Prepared
 from triggerctl.training.stopwatch import Stopwatch

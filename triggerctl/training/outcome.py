@@ -29,9 +29,9 @@ from triggerctl.model.publish import publish, save_whole_model
 from triggerctl.strategies.alignment_plane import NEGATIVE, POSITIVE
 from triggerctl.strategies.base import MAIN, cross_entropy
 from triggerctl.training.begun import Begun
-from triggerctl.training.loop import Position
 from triggerctl.training.measuring import Progressed
 from triggerctl.training.plan import RunPlan
+from triggerctl.training.position import Position
 from triggerctl.training.settle import drop_checkpoints
 from triggerctl.training.setup import Prepared
 from triggerctl.training.speed import Work, best_matmul_rate, operations_per_token

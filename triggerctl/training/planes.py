@@ -18,7 +18,7 @@ from triggerctl.experiment.cache import Cache, cache_root
 from triggerctl.experiment.claim import claim
 from triggerctl.strategies.alignment_plane import AlignmentPlaneStrategy
 from triggerctl.strategies.base import Phase
-from triggerctl.training.loop import TrainingLoop, is_at_the_start
+from triggerctl.training.loop import TrainingLoop
 from triggerctl.training.orders import SkipTo
 from triggerctl.training.parallel import Group
 from triggerctl.training.plan import LEGACY_PLANES, RunPlan, plane_path
@@ -102,7 +102,7 @@ class PlaneStore:
         found it, or claim its computation.
 
         Raises InterruptedRunError once `stop` is set while another run computes it."""
-        if not is_at_the_start(loop.position):
+        if not loop.position.is_at_the_start:
             return
         found = self.found or self._wait_for_others(stop, say)
         if found is None:
