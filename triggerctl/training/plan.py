@@ -127,14 +127,7 @@ def plan_run(
     splits = build_splits(source.rows, config, extra=extra)
     options = config.finetune_config
     model = identify(options.model, revision=options.revision, relative_to=loaded.folder)
-    other = strategy.initial_checkpoint(config)
-    weights = (
-        None
-        if other is None
-        else identify(
-            other, revision=None, relative_to=loaded.folder, key="finetune_config.safe_lora_unaligned_model"
-        )
-    )
+    weights = _initial_weights(strategy, config, loaded)
     data = data_sha256(source.sha256, extra)
     _check_training_data(strategy, config, splits)
     run_hash = config_hash(
@@ -169,6 +162,17 @@ def plan_run(
             *_foreign_checkpoints(folder, run_hash),
         ),
     )
+
+
+def _initial_weights(
+    strategy: type[Strategy], config: ExperimentConfig, loaded: LoadedConfig
+) -> ModelIdentity | None:
+    """The model whose weights training starts from, None where it is the one that the configuration names."""
+    other = strategy.initial_checkpoint(config)
+    if other is None:
+        return None
+    key = "finetune_config.safe_lora_unaligned_model"
+    return identify(other, revision=None, relative_to=loaded.folder, key=key)
 
 
 def plane_path(config: ExperimentConfig, loaded: LoadedConfig) -> Path | None:
