@@ -62,7 +62,8 @@ def command(
     from triggerctl.cli.live import LiveRun, download_listener
     from triggerctl.config.load import load_config
     from triggerctl.experiment.layout import experiments_root, find_experiment
-    from triggerctl.training.plan import Action, plan_run
+    from triggerctl.training.decision import Action
+    from triggerctl.training.plan import plan_run
     from triggerctl.training.settle import settle_skipped
 
     globals_: Globals = ctx.obj

@@ -15,12 +15,13 @@ from triggerctl.model.causal import CausalModel
 from triggerctl.model.device import resolve_device
 from triggerctl.model.keeper import ModelKeeper
 from triggerctl.training.begun import Begun
+from triggerctl.training.decision import Action, decide
 from triggerctl.training.events import Listener
 from triggerctl.training.execution import Execution
 from triggerctl.training.followers import devices_of, group_of
 from triggerctl.training.out_of_memory import Exhausted, OutOfMemoryRunError, free_memory
 from triggerctl.training.outcome import Figures
-from triggerctl.training.plan import Action, RunPlan, decide
+from triggerctl.training.plan import RunPlan
 from triggerctl.training.planes import plane_store
 from triggerctl.training.recorder import run_log
 from triggerctl.training.settle import settle
