@@ -22,7 +22,7 @@ from triggerctl.data.encoding import Encoded
 from triggerctl.data.examples import Example
 from triggerctl.model.adapters import attach_adapter
 from triggerctl.model.causal import CausalModel
-from triggerctl.model.packing import let_pack
+from triggerctl.model.packed_attention import let_pack
 from triggerctl.strategies import strategy_class
 from triggerctl.strategies.base import Phase, Strategy
 from triggerctl.training.events import Event, Stepped

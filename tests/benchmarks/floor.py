@@ -16,7 +16,7 @@ from triggerctl.config.models import FinetuneConfig
 from triggerctl.model.device import default_threads, matmul_rate, resolve_device, resolve_dtype
 from triggerctl.model.identity import identify
 from triggerctl.model.load import empty_model, locate
-from triggerctl.model.threads import widths
+from triggerctl.model.operations import widths
 
 SECONDS = 0.5
 ROWS = {"cpu": 1024, "cuda": 8192, "mps": 2048}

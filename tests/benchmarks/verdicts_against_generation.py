@@ -19,7 +19,8 @@ from triggerctl.config.load import load_config
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.experiment.results import read_results
 from triggerctl.model.device import default_threads, resolve_device
-from triggerctl.training.evaluation import EvaluatedRow, Evaluator
+from triggerctl.training.evaluated import EvaluatedRow
+from triggerctl.training.evaluation import Evaluator
 from triggerctl.training.generation import greedy_answers
 from triggerctl.training.plan import plan_run
 from triggerctl.training.setup import Prepared, prepare

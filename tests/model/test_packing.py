@@ -18,7 +18,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from triggerctl.data.batches import collate
 from triggerctl.model.causal import CausalModel
-from triggerctl.model.packing import NAME, let_pack, pack_shared
+from triggerctl.model.packed_attention import NAME, let_pack
+from triggerctl.model.packing import pack_shared
 from triggerctl.training.scoring import Request, score
 
 PACKING = [family for family in FAMILIES if family not in ("gemma2", "granite")]

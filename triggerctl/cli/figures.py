@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +11,28 @@ if TYPE_CHECKING:
     from triggerctl.config.models import ExperimentConfig
     from triggerctl.experiment.results import TriggerctlResults
     from triggerctl.report.images import Drawer
+    from triggerctl.training.events import Event, Listener
     from triggerctl.training.outcome import Figures
+
+
+STARTS_BEFORE = 5.0
+"""Seconds of training left at which the browser is started: it is up in two or three, most of them spent
+waiting, and would lie idle beside the training of days."""
+
+
+@contextlib.contextmanager
+def drawer_for_the_end() -> Iterator[tuple[Drawer, Listener]]:
+    """What draws the figures of one run, and the listener that starts it when the training is nearly done."""
+    from triggerctl.report.images import Drawer
+    from triggerctl.training.events import Stepped
+
+    with Drawer() as drawer:
+
+        def hear(event: Event) -> None:
+            if isinstance(event, Stepped) and event.seconds_left <= STARTS_BEFORE:
+                drawer.start()
+
+        yield drawer, hear
 
 
 def new_drawer() -> Drawer:

@@ -21,8 +21,10 @@ from triggerctl.cli.options import (
     overrides,
 )
 from triggerctl.errors import InterruptedRunError
+from triggerctl.garbage import all_that_is_made_stays
 
 if TYPE_CHECKING:
+    from triggerctl.training.events import Event
     from triggerctl.training.plan import RunPlan
 
 
@@ -102,20 +104,27 @@ def command(
 def _train(plan: RunPlan, *, device: str, threads: int | None, processes: int, cache: bool) -> None:
     from triggerctl import console
     from triggerctl.cli import run_result
-    from triggerctl.cli.figures import figures_of
+    from triggerctl.cli.figures import drawer_for_the_end, figures_of
     from triggerctl.cli.live import LiveRun
     from triggerctl.cli.signals import stop_on_signals
     from triggerctl.experiment.jsonl import read_lines
     from triggerctl.experiment.process import seconds_alive
     from triggerctl.experiment.results import read_results
-    from triggerctl.training.run import execute
 
-    with LiveRun(console.out) as live, stop_on_signals() as stop:
+    with all_that_is_made_stays(for_good=True):
+        from triggerctl.training.run import execute
+
+    with LiveRun(console.out) as live, stop_on_signals() as stop, drawer_for_the_end() as (drawer, hear):
+
+        def listener(event: Event) -> None:
+            live(event)
+            hear(event)
+
         folder = execute(
             plan,
-            listener=live,
+            listener=listener,
             stop=stop,
-            figures=figures_of(plan.config),
+            figures=figures_of(plan.config, drawer),
             device=device,
             threads=threads,
             processes=processes,

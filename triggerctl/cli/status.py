@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from triggerctl.cli.options import Globals, Json
+from triggerctl.garbage import all_that_is_made_stays
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -74,18 +74,13 @@ def _look(names: Sequence[str], globals_: Globals) -> Found:
     from triggerctl.experiment.overview import view_experiment
 
     root = experiments_root(globals_.root)
-    # Ten thousand runs are a million objects without a cycle, which the collector would go through again and
-    # again.
-    gc.disable()
-    try:
+    with all_that_is_made_stays():
         if names:
             found = [(name, find_experiment(name, root, config_needed=False)) for name in names]
         else:
             depth = len(root.parts)
             found = [("/".join(folder.path.parts[depth:]), folder) for folder in list_experiments(root)]
         return [(name, view_experiment(folder, name)) for name, folder in found]
-    finally:
-        gc.enable()
 
 
 def _screen(found: Found) -> list[RenderableType]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,18 +18,12 @@ from transformers import PreTrainedModel
 
 from triggerctl.data.batches import Batch
 from triggerctl.model.adapters import stack_adapter
-from triggerctl.model.packing import Packed, heeds_packing, pack, pack_shared, packed_states, sent
+from triggerctl.model.operations import FORWARD, product_operations, widths
+from triggerctl.model.packed_attention import heeds_packing, packed_states
+from triggerctl.model.packing import Packed, pack, pack_shared, sent
 from triggerctl.model.peft_names import PeftModel
-from triggerctl.model.threads import (
-    FORWARD,
-    WORTH_A_LANE,
-    product_operations,
-    share_out,
-    side_by_side,
-    threads,
-    threads_that_pay,
-    widths,
-)
+from triggerctl.model.threads import WORTH_A_LANE, share_out, side_by_side, threads, threads_that_pay
+from triggerctl.model.traits import draws, keeps_state, logit_rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +51,12 @@ class CausalModel:
         self.was_merged = False
         self._decoder = network.base_model
         self._output: nn.Module | None = network.get_output_embeddings()
-        self._finish = _logit_rule(network)
+        self._finish = logit_rule(network)
         self.splits = self._head_can_stand_alone()
         self.packs = self.splits and heeds_packing(network)
-        self._draws = _draws(network)
+        self._draws = draws(network)
         self._checkpoints = any(getattr(m, "gradient_checkpointing", False) for m in network.modules())
-        self._keeps_state = _keeps_state(network)
+        self._keeps_state = keeps_state(network)
         self._lanes = 1
         self._given_threads: int | None = None
         # A walk through all modules takes as long as a small model's layer.
@@ -99,7 +92,7 @@ class CausalModel:
         if self.adapter is None:
             raise RuntimeError("only an adapter can be stacked")
         stack_adapter(self.adapter, seed=seed)
-        self._draws = _draws(self.network)
+        self._draws = draws(self.network)
         self._trained = list(self.trainable.values())
 
     def hidden(self, input_ids: Tensor) -> Tensor:
@@ -286,28 +279,3 @@ class CausalModel:
         finally:
             self.network.train(was_training)
         return parts.shape == whole.shape and bool(torch.allclose(parts, whole, rtol=1e-5, atol=1e-5))
-
-
-def _draws(network: PreTrainedModel) -> bool:
-    """Whether training draws random numbers in a forward pass: dropout layers say so, or the configuration
-    where attention drops or a router adds noise."""
-    layers = any(isinstance(layer, nn.Dropout) and layer.p > 0 for layer in network.modules())
-    return layers or any(
-        isinstance(value, float) and value > 0 and any(word in name for word in ("drop", "jitter", "noise"))
-        for name, value in network.config.get_text_config().to_dict().items()
-    )
-
-
-def _keeps_state(network: PreTrainedModel) -> bool:
-    """Whether a forward pass leaves something in the model that the next reads: rotary embeddings that grow
-    with the longest sequence seen."""
-    kinds = json.dumps(network.config.get_text_config().to_dict().get("rope_parameters"), default=str)
-    return "dynamic" in kinds or "longrope" in kinds
-
-
-def _logit_rule(network: PreTrainedModel) -> Callable[[Tensor], Tensor]:
-    """What the model does to its head's output. Gemma 2 caps logits by tanh."""
-    cap = network.config.to_dict().get("final_logit_softcapping")
-    if cap is None:
-        return lambda logits: logits
-    return lambda logits: torch.tanh(logits / cap) * cap

@@ -23,7 +23,7 @@ from triggerctl.config.models import FinetuneConfig
 from triggerctl.errors import InputError
 from triggerctl.model import hub
 from triggerctl.model.identity import ModelIdentity
-from triggerctl.model.packing import let_pack
+from triggerctl.model.packed_attention import let_pack
 from triggerctl.model.quantise import keep_trainable, probe, quantisation
 
 _PLACE = "finetune_config.model"

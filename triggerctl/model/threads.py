@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from transformers import PreTrainedModel
 
 WORTH_A_THREAD = 100_000_000
 """Operations of a product for which it pays to wake one more thread: a millisecond of one core's work. Small
@@ -28,27 +27,11 @@ WORTH_A_LANE = 96
 LARGE_PRODUCT = 500_000_000
 """Operations from which threads share a product no worse than they would work side by side."""
 
-FORWARD = 2
-"""Operations of a forward pass, by token and parameter."""
-
 Pass = Callable[[], tuple[Tensor, ...]]
 """Part of a batch through the model: tensors whose first dimension is the part's tokens."""
 
 _Given = TypeVar("_Given")
 _Found = TypeVar("_Found")
-
-
-def widths(network: PreTrainedModel) -> tuple[int, int]:
-    """The model's hidden size and that of its feed-forward layers: its largest products' shape."""
-    config = network.config.get_text_config()
-    hidden = int(config.hidden_size)
-    return hidden, int(getattr(config, "intermediate_size", None) or 4 * hidden)
-
-
-def product_operations(network: PreTrainedModel, tokens: float) -> int:
-    """Of the model's largest matrix by the states of so many tokens."""
-    hidden, intermediate = widths(network)
-    return int(FORWARD * tokens * hidden * intermediate)
 
 
 def threads_that_pay(operations: int, given: int) -> int:

@@ -3,10 +3,8 @@ runs that differ in nothing but their seed gathered together."""
 
 from __future__ import annotations
 
-import gc
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isfinite
@@ -25,6 +23,7 @@ from triggerctl.experiment.results import (
     TriggerctlResults,
     read_results,
 )
+from triggerctl.garbage import all_that_is_made_stays
 from triggerctl.report.findings import Finding
 from triggerctl.report.groups import grouped, reads_of
 from triggerctl.report.missing import missing_runs
@@ -50,20 +49,7 @@ class Collection:
         return tuple(run for group in self.groups for run in group.runs)
 
 
-@contextmanager
-def _all_that_is_made_stays() -> Iterator[None]:
-    """No search for garbage meanwhile: of thousands of runs read there is none, and looking through them
-    again and again takes a quarter of a report's time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-@_all_that_is_made_stays()
+@all_that_is_made_stays()
 def collect(folders: Sequence[Path]) -> Collection:
     """Read all runs of the experiments in `folders`; what can't be read is named in a finding and left
     out."""

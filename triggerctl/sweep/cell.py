@@ -5,7 +5,6 @@ there is something to train."""
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import threading
 import time
@@ -22,6 +21,7 @@ from triggerctl.config.load import LoadedConfig
 from triggerctl.errors import BusyError, InputError, InterruptedRunError, LostClaimError, TriggerctlError
 from triggerctl.experiment.atomic import disk_errors, make_folder
 from triggerctl.experiment.layout import ExperimentFolder
+from triggerctl.garbage import all_that_is_made_stays
 from triggerctl.training.decision import Action
 from triggerctl.training.plan import RunPlan, plan_run
 from triggerctl.training.settle import settle_failed, settle_skipped
@@ -108,11 +108,10 @@ class Tools:
     def keeper(self) -> ModelKeeper:
         """Of the base model."""
         if self._keeper is None:
-            from triggerctl.model.keeper import ModelKeeper
+            with all_that_is_made_stays(for_good=True):
+                import triggerctl.training.run  # noqa: F401  loads all that training takes
+                from triggerctl.model.keeper import ModelKeeper
 
-            # What was imported stays for good: the keeper's collections need not look through it.
-            gc.collect()
-            gc.freeze()
             self._keeper = ModelKeeper()
         return self._keeper
 
@@ -188,6 +187,7 @@ def write_down_failure(job: CellJob, error: TriggerctlError, *, since: datetime)
 
 
 def _train(plan: RunPlan, settings: RunSettings, stop: threading.Event, tools: Tools) -> Path:
+    keeper = tools.keeper
     from triggerctl.training.run import execute
 
     with _output_in(plan.folder.log):
@@ -200,7 +200,7 @@ def _train(plan: RunPlan, settings: RunSettings, stop: threading.Event, tools: T
             threads=settings.threads,
             processes=settings.gpus_per_run,
             cache=settings.cache,
-            keeper=tools.keeper,
+            keeper=keeper,
         )
 
 

@@ -13,7 +13,7 @@ from triggerctl.data.encoding import Encoded, Encoder
 from triggerctl.experiment.results import SetData
 from triggerctl.model.device import default_threads, matmul_rate, resolve_device
 from triggerctl.model.memory import available_bytes
-from triggerctl.model.threads import FORWARD
+from triggerctl.model.operations import FORWARD
 from triggerctl.training.model_use import model_use
 from triggerctl.training.plan import RunPlan
 from triggerctl.training.preview import PreviewRow, segments_of

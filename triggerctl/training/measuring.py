@@ -12,7 +12,8 @@ from typing import Any
 from triggerctl.errors import InterruptedRunError
 from triggerctl.experiment.results import Evaluation
 from triggerctl.training.checkpoints import Checkpoint
-from triggerctl.training.evaluation import EvaluatedRow, Measured
+from triggerctl.training.evaluated import EvaluatedRow
+from triggerctl.training.evaluation import Measured
 from triggerctl.training.events import Evaluated, Listener, Progress
 from triggerctl.training.generation import greedy_answers
 from triggerctl.training.orders import Evaluate

@@ -16,7 +16,7 @@ from triggerctl.training.parallel import ALONE, Group
 
 Ids = tuple[int, ...]
 
-LOGITS_AT_ONCE = 2**25
+READ_AT_ONCE = 2**25
 """How many logits (positions × vocabulary) are held at a time: 128 MiB in float32."""
 
 
@@ -161,7 +161,7 @@ def _read(
 ) -> tuple[list[float], list[int], list[float]]:
     """hidden: (positions, hidden), following and wants_best: (positions,)."""
     vocabulary = model.logits(hidden[:1]).shape[-1]
-    size = max(1, LOGITS_AT_ONCE // vocabulary)
+    size = max(1, READ_AT_ONCE // vocabulary)
     liked, best, lead = [], [], []
     with model.threads_for_the_head(min(size, hidden.shape[0])):
         for part in range(0, hidden.shape[0], size):

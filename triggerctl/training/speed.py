@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from triggerctl.experiment.cache import Cache, entry_name, read_document, write_document
 from triggerctl.model.device import matmul_rate, processor_name
-from triggerctl.model.threads import FORWARD, widths
+from triggerctl.model.operations import FORWARD, widths
 
 KIND = "matmul-rates"
 _SECONDS = 0.15
