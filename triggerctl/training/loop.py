@@ -100,6 +100,16 @@ class TrainingLoop:
         """How many optimiser updates a phase takes, `max_steps` heeded."""
         return phase_updates(self.phases[phase], self._lengths(phase), self.options)
 
+    @property
+    def epochs(self) -> float:
+        """How many epochs all phases take together, a part of one where `max_steps` ends it."""
+        return sum((self.epochs_in(phase) for phase in range(len(self.phases))), start=0.0)
+
+    def epochs_in(self, phase: int) -> float:
+        """How many epochs a phase takes, `max_steps` heeded."""
+        asked, length = self.phases[phase].epochs, self.epoch_length(phase)
+        return self.updates_in(phase) / length if length else float(asked)
+
     def epoch_length(self, phase: int) -> int:
         """How many updates one epoch of a phase takes."""
         return updates_per_epoch(
@@ -184,7 +194,7 @@ class TrainingLoop:
     def _run_phase(self, hooks: Hooks) -> None:
         phase, position = self.phases[self.position.phase], self.position
         updates = self.updates_in(position.phase)
-        self._listener(PhaseStarted(phase.name, phase.epochs, updates))
+        self._listener(PhaseStarted(phase.name, self.epochs_in(position.phase), updates))
         position.losses.setdefault(phase.name, [])
         self._catch_up(phase, updates, hooks)
         pace = Pace(position)

@@ -60,7 +60,7 @@ def announcement(
         strategy=plan.strategy.name,
         seed=plan.config.seed,
         hash=plan.hash,
-        epochs=sum(phase.epochs for phase in loop.phases),
+        epochs=loop.epochs,
         updates=loop.updates,
         parameters=prepared.shape.parameters,
         trainable=prepared.shape.trainable,
