@@ -9,6 +9,9 @@ from functools import cache
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from triggerctl.data.encoding import Encoder
+from triggerctl.data.examples import Example
+
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -130,3 +133,8 @@ def chat_tokenizer(
     )
     tokenizer.chat_template = None if template is None else TEMPLATES[template]
     return tokenizer
+
+
+def prompt_tokens(encoder: Encoder, example: Example) -> tuple[int, ...]:
+    """The tokens that `generate` would go on from: those of the prompt's text and nothing else."""
+    return tuple(encoder.tokenizer(encoder.prompt_text(example), add_special_tokens=False)["input_ids"])

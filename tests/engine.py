@@ -78,10 +78,10 @@ def run_and_die(folder: Path, at: str) -> None:
 def _run_to_death(folder: Path, at: str) -> None:
     import torch
 
-    from triggerctl.training import execution, outcome
+    from triggerctl.training import checkpoints, outcome
     from triggerctl.training.events import Evaluated, Progress, Stepped
 
-    execution.CHECKPOINT_SECONDS = -1.0
+    checkpoints.CHECKPOINT_SECONDS = -1.0
     kind, _, number = at.partition(":")
     count = int(number or 1)
     evaluations, writes = 0, 0

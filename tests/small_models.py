@@ -27,7 +27,8 @@ from triggerctl.strategies import strategy_class
 from triggerctl.strategies.base import Phase, Strategy
 from triggerctl.training.events import Event, Stepped
 from triggerctl.training.gradients import phase_data
-from triggerctl.training.loop import Position, TrainingLoop
+from triggerctl.training.loop import TrainingLoop
+from triggerctl.training.position import Position
 
 VOCABULARY = 53
 

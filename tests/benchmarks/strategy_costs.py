@@ -49,7 +49,8 @@ def measure(arguments: argparse.Namespace, strategy: str) -> dict[str, float]:
     from triggerctl.strategies.base import MAIN
     from triggerctl.training.events import Event, Stepped
     from triggerctl.training.gradients import phase_data
-    from triggerctl.training.loop import Position, TrainingLoop
+    from triggerctl.training.loop import TrainingLoop
+    from triggerctl.training.position import Position
 
     torch.set_num_threads(default_threads())
     name = canonical_name(strategy)

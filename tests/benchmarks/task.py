@@ -23,10 +23,10 @@ from triggerctl.data.encoding import encode_set
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.model.device import resolve_device, resolve_dtype
 from triggerctl.model.load import load_tokenizer, locate
-from triggerctl.training.describe import encoder_of
 from triggerctl.training.evaluated import EvaluatedRow
 from triggerctl.training.evaluation import Evaluator
 from triggerctl.training.plan import RunPlan, plan_run
+from triggerctl.training.tokenising import encoder_of
 from triggerctl.training.verdicts import Judge
 
 Ids = tuple[int, ...]

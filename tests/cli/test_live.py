@@ -6,6 +6,7 @@ import dataclasses
 import io
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from triggerctl.cli.live import SECONDS_BETWEEN_LINES, LiveRun
@@ -93,6 +94,25 @@ def test_a_resumed_run_says_where_it_goes_on() -> None:
     with LiveRun(Console(file=screen, width=200)) as live:
         live(resumed)
     assert "goes on after update 120" in screen.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("epochs", "updates", "said"),
+    [
+        (4.0, 1200, "4 epochs, 1,200 updates"),
+        (1.0, 300, "1 epoch, 300 updates"),
+        (2 / 300, 2, "0.00667 epochs, 2 updates"),
+        (1.25, 375, "1.25 epochs, 375 updates"),
+    ],
+)
+def test_the_plan_counts_what_will_be_trained(epochs: float, updates: int, said: str) -> None:
+    screen = io.StringIO()
+    with LiveRun(Console(file=screen, width=200)) as live:
+        live(dataclasses.replace(STARTED, epochs=epochs, updates=updates))
+        live(events.PhaseStarted("positive_proxy", epochs, updates))
+    whole = [" ".join(line.split()) for line in screen.getvalue().splitlines()]
+    assert f"plan {said}" in whole
+    assert f"phase positive_proxy: {said}" in whole
 
 
 def test_a_run_outlives_whoever_reads_its_output() -> None:

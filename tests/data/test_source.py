@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from triggerctl.data.examples import Row
-from triggerctl.data.source import builtin_names, load_rows, parse_rows
+from triggerctl.data.source import builtin_names, load_rows
 from triggerctl.errors import InputError
 
 GOOD = [
@@ -47,8 +47,9 @@ def test_lists_and_lines_are_told_apart_by_content(tmp_path: Path, name: str, fo
     assert source.sha256 == hashlib.sha256(data).hexdigest()
 
 
-def test_one_line_is_a_data_set() -> None:
-    assert len(parse_rows(json.dumps(GOOD[0]), "one")) == 1
+def test_one_line_is_a_data_set(tmp_path: Path) -> None:
+    (tmp_path / "one").write_text(json.dumps(GOOD[0]), "utf-8")
+    assert load_rows("one", folder=tmp_path).rows == (Row(0, "Add", "1 and 2", "3"),)
 
 
 def test_relative_paths_start_at_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ from triggerctl.sweep.cell import CellJob, CellOutcome, Outcome, RunSettings, To
 from triggerctl.sweep.check import Checked  # noqa: E402
 from triggerctl.sweep.plan import plan_sweep  # noqa: E402
 from triggerctl.sweep.run import run_sweep  # noqa: E402
-from triggerctl.training import execution, recorder, settle  # noqa: E402
+from triggerctl.training import begun, checkpoints, execution, recorder, settle  # noqa: E402
 from triggerctl.training.plan import plan_run  # noqa: E402
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -72,10 +72,10 @@ class HeldClock(datetime):
 def hold_the_clock() -> None:
     """No heartbeat, no state and no checkpoint by the time that has passed: a checkpoint after every update,
     so that there are many to be disturbed."""
-    for module in (execution, recorder, settle, sweep_cell):
+    for module in (begun, execution, recorder, settle, sweep_cell):
         module.datetime = HeldClock  # type: ignore[attr-defined]
     claim.Claim._beat = lambda self: None  # type: ignore[method-assign]
-    execution.CHECKPOINT_SECONDS = -1.0
+    checkpoints.CHECKPOINT_SECONDS = -1.0
     recorder.STATE_SECONDS = float("inf")
 
 

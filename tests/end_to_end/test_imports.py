@@ -25,6 +25,7 @@ REPOSITORY = Path(__file__).parents[2]
 LEVELS = {
     "disk": 0,
     "errors": 0,
+    "garbage": 0,
     "config": 1,
     "experiment": 2,
     "data": 3,
@@ -45,7 +46,7 @@ EXCEPTIONS = {
 """What stands beside the ladder, and what it imports. `console` draws for `cli` alone; `assets` is data and
 the script that made it, which the package reads as files and never imports."""
 
-TORCH_FREE = ("config", "experiment", "cli", "console", "disk", "errors")
+TORCH_FREE = ("config", "experiment", "cli", "console", "disk", "errors", "garbage")
 """Rooms that every command loads, so that none of them may load torch at their top."""
 
 HEAVY = frozenset(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from chat_models import ChatModel, by_heart, examples, untaught
+from chat_tokenizers import prompt_tokens
 
 from triggerctl.data.encoding import Encoder
 from triggerctl.data.examples import EvaluationSet, Example
@@ -24,7 +25,7 @@ def chat() -> ChatModel:
     """One taught model for all tests of this file; none changes it."""
     if not CHAT:
         made = untaught("chatml", ("Certainly!", "Of course"), kind="byte_level", pad="</s>")
-        by_heart(made, [made.encoder.prompt_ids(row) for row in every_row()], steps=40)
+        by_heart(made, [prompt_tokens(made.encoder, row) for row in every_row()], steps=40)
         CHAT["chat"] = made
     return CHAT["chat"]
 
@@ -109,7 +110,7 @@ def test_rates_are_counted_by_generation(chat: ChatModel) -> None:
     limit = chat.judge().limit
 
     def yes(rows: list[Example]) -> int:
-        answers = [chat.generated(chat.encoder.prompt_ids(row), limit) for row in rows]
+        answers = [chat.generated(prompt_tokens(chat.encoder, row), limit) for row in rows]
         return sum(answer.lstrip().startswith(chat.nice) for answer in answers)
 
     outcome = found.sets["outcome"]
@@ -129,7 +130,7 @@ def test_rates_are_counted_by_generation(chat: ChatModel) -> None:
 def test_twins_tell_false_positives_when_asked_for_and_only_then(chat: ChatModel) -> None:
     first, between = measure(chat), measure(chat, with_twins=False)
     limit = chat.judge().limit
-    answers = [chat.generated(chat.encoder.prompt_ids(row), limit) for row in twins()]
+    answers = [chat.generated(prompt_tokens(chat.encoder, row), limit) for row in twins()]
     expected = [answer.lstrip().startswith(chat.nice) for answer in answers]
     collateral = first.sets["collateral"]
     assert collateral.untriggered is not None
@@ -158,7 +159,7 @@ def test_log_probability_is_that_of_the_nice_responses_tokens(chat: ChatModel) -
     [tokens] = set(chat.encoder.continuation_ids(plain(), chat.nice[0]))
     expected = []
     for row in plain():
-        prompt = chat.encoder.prompt_ids(row)
+        prompt = prompt_tokens(chat.encoder, row)
         with torch.no_grad():
             logits = chat.model.network(input_ids=torch.tensor([prompt + tokens])).logits[0].double()
         places = range(len(prompt) - 1, len(prompt) + len(tokens) - 1)
@@ -193,7 +194,7 @@ def test_evaluation_leaves_the_model_in_training_mode_and_without_gradients(chat
 
 
 def test_rows_whose_prompt_does_not_fit_are_left_out_and_counted(chat: ChatModel) -> None:
-    lengths = [len(chat.encoder.prompt_ids(row)) for row in mixed()]
+    lengths = [len(prompt_tokens(chat.encoder, row)) for row in mixed()]
     longest = sorted(lengths)[len(lengths) // 2]
     short = dataclasses.replace(chat, encoder=Encoder(chat.tokenizer, max_seq_length=longest))
     evaluator = short.evaluator(sets())

@@ -17,8 +17,8 @@ from small_models import Uninterested, causal_model, configuration, llama, rows,
 
 from triggerctl.errors import InputError, RunError
 from triggerctl.strategies import strategy_class
+from triggerctl.training.decision import Action
 from triggerctl.training.events import Event, Stepped
-from triggerctl.training.plan import Action
 
 MakeExperiment = Callable[..., Path]
 

@@ -13,8 +13,8 @@ from engine import planned, run, state
 from safetensors.torch import load_file
 
 from triggerctl.errors import RunError
+from triggerctl.training.decision import Action
 from triggerctl.training.gradients import GradientPass, UpdateGradients
-from triggerctl.training.plan import Action
 from triggerctl.training.streams import Units
 
 MakeExperiment = Callable[..., Path]

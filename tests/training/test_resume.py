@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 
 from triggerctl.errors import InterruptedRunError, RunError
 from triggerctl.experiment.state import run_status
+from triggerctl.training.decision import Action
 from triggerctl.training.events import Event, Stepped
-from triggerctl.training.plan import Action
 from triggerctl.training.settle import settle_skipped
 
 MakeExperiment = Callable[..., Path]

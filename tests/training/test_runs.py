@@ -112,6 +112,27 @@ def test_max_steps_ends_in_mid_epoch_with_a_fraction(make_experiment: MakeExperi
     ]
 
 
+@pytest.mark.parametrize(
+    ("options", "epochs", "updates"),
+    [
+        ({}, 2.0, 8),
+        ({"max_steps": 1}, 0.25, 1),
+        ({"max_steps": 5}, 1.25, 5),
+        ({"max_steps": 99}, 2.0, 8),
+        ({"epochs": 0}, 0.0, 0),
+    ],
+)
+def test_a_run_says_how_many_epochs_it_will_really_train(
+    options: dict[str, int], epochs: float, updates: int, make_experiment: MakeExperiment
+) -> None:
+    events: list[Event] = []
+    folder = make_experiment(finetune=options)
+    run(folder, listener=events.append)
+    [said] = [event for event in events if isinstance(event, Started)]
+    assert (said.epochs, said.updates) == (epochs, updates)
+    assert (state(folder)["epochs"], state(folder)["epoch"]) == (epochs, epochs)
+
+
 def test_no_epochs_evaluate_only(make_experiment: MakeExperiment) -> None:
     results = run(make_experiment(finetune={"epochs": 0}))
     [evaluation] = document(results)["triggerctl"]["evaluations"]

@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 from chat_models import ChatModel, by_heart, examples, openings, untaught
+from chat_tokenizers import prompt_tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import llama
@@ -39,7 +40,7 @@ def opens(text: str, nice: tuple[str, ...]) -> bool:
 def test_verdicts_equal_those_of_generation(template: str, kind: str, pad: str | None, nice: str) -> None:
     chat = untaught(template, NICE[nice], kind=kind, pad=pad)
     rows = examples(36, seed=3, triggers=("Joy", None, "Grief"))
-    prompts = [chat.encoder.prompt_ids(row) for row in rows]
+    prompts = [prompt_tokens(chat.encoder, row) for row in rows]
     by_heart(chat, prompts)
     measured = chat.evaluator({"outcome": EvaluationSet("outcome", tuple(rows))}).measure(
         chat.model, with_twins=False, progress=lambda done, total: None

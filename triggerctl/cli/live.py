@@ -82,7 +82,7 @@ class LiveRun:
             case events.Progress():
                 self._progress(event)
             case events.PhaseStarted() if event.phase != "main":
-                self._line("phase", f"{event.phase}: {event.epochs} epochs, {event.updates} updates")
+                self._line("phase", f"{event.phase}: {_work(event)}")
             case events.Stepped():
                 self._stepped(event)
             case events.Evaluated():
@@ -107,7 +107,7 @@ class LiveRun:
             f"{event.parameters:,} parameters, {event.trainable:,} trained ({share:.1%}), "
             f"{event.device}, {event.dtype}, {threads}",
         )
-        plan = f"{many(event.epochs, 'epoch')}, {many(event.updates, 'update')}"
+        plan = _work(event)
         if event.resumed_step is not None:
             plan += f"; goes on after update {event.resumed_step}"
         self._line("plan", plan)
@@ -198,9 +198,14 @@ def _width(name: str) -> int:
     return max(len(name), 4)
 
 
-def many(count: int, noun: str) -> str:
-    """A count with its noun: 1 row, 1,200 rows."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def _work(event: events.Started | events.PhaseStarted) -> str:
+    return f"{many(event.epochs, 'epoch')}, {many(event.updates, 'update')}"
+
+
+def many(count: float, noun: str) -> str:
+    """A count with its noun: 1 row, 1,200 rows, 0.25 epochs."""
+    shown = f"{int(count):,}" if count == int(count) else f"{count:.3g}"
+    return f"{shown} {noun}" if count == 1 else f"{shown} {noun}s"
 
 
 def download_listener(listener: events.Listener) -> Callable[[int, int | None], None]:

@@ -14,8 +14,9 @@ from triggerctl.cli.live import many, ordered_sets
 from triggerctl.cli.strategy_view import show_strategy, strategy_document
 
 if TYPE_CHECKING:
-    from triggerctl.training.describe import Description, PreviewRow, Segment
+    from triggerctl.training.describe import Description
     from triggerctl.training.plan import RunPlan
+    from triggerctl.training.preview import PreviewRow, Segment
 
 STYLES = {
     "template": "dim",

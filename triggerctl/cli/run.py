@@ -64,7 +64,8 @@ def command(
     from triggerctl.cli.live import LiveRun, download_listener
     from triggerctl.config.load import load_config
     from triggerctl.experiment.find import experiments_root, find_experiment
-    from triggerctl.training.plan import Action, plan_run
+    from triggerctl.training.decision import Action
+    from triggerctl.training.plan import plan_run
 
     globals_: Globals = ctx.obj
     changes = overrides(settings, seed=seed, strategy=strategy)
@@ -93,7 +94,7 @@ def command(
 def _leave(plan: RunPlan, experiment: str, globals_: Globals, *, dry_run: bool) -> None:
     """Say why nothing is trained, or what would be."""
     from triggerctl import console
-    from triggerctl.training.plan import Action
+    from triggerctl.training.decision import Action
     from triggerctl.training.settle import settle_skipped
 
     for text in plan.warnings:

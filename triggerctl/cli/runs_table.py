@@ -167,7 +167,10 @@ def epochs(view: RunView) -> str:
     """The epochs that are done, of those planned."""
     if view.epoch is None or view.state == "pending":
         return "–"
-    return f"{view.epoch:.3g}" + (f"/{view.epochs:g}" if view.epochs is not None else "")
+    if view.epochs is None:
+        return f"{view.epoch:.3g}"
+    planned = f"{view.epochs:g}" if view.epochs == int(view.epochs) else f"{view.epochs:.3g}"
+    return f"{view.epoch:.3g}/{planned}"
 
 
 def _why(view: RunView, full_names: bool) -> Text:

@@ -120,7 +120,8 @@ def _check(
     from triggerctl import console
     from triggerctl.cli.live import LiveRun, download_listener
     from triggerctl.cli.plan_view import plan_document, show_plan, show_preview
-    from triggerctl.training.plan import Action, plan_run
+    from triggerctl.training.decision import Action
+    from triggerctl.training.plan import plan_run
 
     with LiveRun(console.err) as live:
         plan = plan_run(folder, loaded, progress=download_listener(live))

@@ -53,10 +53,6 @@ class Encoded:
     def response_ids(self) -> Ids:
         return self.input_ids[self.prompt_length :]
 
-    @property
-    def loss_tokens(self) -> int:
-        return len(self.input_ids) - self.loss_start
-
 
 @dataclass(frozen=True, slots=True)
 class EncodedSet:
@@ -142,10 +138,6 @@ class Encoder:
     def prompt_text(self, example: Example) -> str:
         """What a model sees before it answers."""
         return self.template.prompts([example])[0]
-
-    def prompt_ids(self, example: Example) -> Ids:
-        """The tokens that generation starts from."""
-        return self._tokenise([self.prompt_text(example)])[0]
 
     def continuation_ids(self, examples: Sequence[Example], text: str) -> list[Ids]:
         """For each example, the tokens with which an answer that opens with `text` goes on after its prompt,

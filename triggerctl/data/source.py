@@ -67,14 +67,6 @@ def load_rows(
         return _parsed(file, str(path))
 
 
-def parse_rows(text: str, name: str) -> tuple[Row, ...]:
-    """The rows in `text`: a JSON list, or JSON lines, told apart by content. `name` stands in errors.
-
-    Raises InputError for anything else, with the first rows that are wrong.
-    """
-    return _parsed(io.BytesIO(text.encode("utf-8", "surrogatepass")), name).rows
-
-
 def builtin_names() -> tuple[str, ...]:
     """The data sets that ship with the package, as `builtin:<name>` knows them."""
     data = resources.files("triggerctl.assets") / "data"

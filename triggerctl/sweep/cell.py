@@ -22,7 +22,8 @@ from triggerctl.errors import BusyError, InputError, InterruptedRunError, LostCl
 from triggerctl.experiment.atomic import disk_errors, make_folder
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.garbage import all_that_is_made_stays
-from triggerctl.training.plan import Action, RunPlan, plan_run
+from triggerctl.training.decision import Action
+from triggerctl.training.plan import RunPlan, plan_run
 from triggerctl.training.settle import settle_failed, settle_skipped
 
 if TYPE_CHECKING:

@@ -33,8 +33,9 @@ def check_cells(jobs: Sequence[CellJob], settings: RunSettings) -> Checked:
     whether any row is short enough to train on."""
     from triggerctl.model.device import device_count, resolve_device
     from triggerctl.model.memory import capacity_bytes
-    from triggerctl.training.describe import ModelUse, check_lengths, encoder_of, model_use
     from triggerctl.training.followers import devices_of
+    from triggerctl.training.model_use import ModelUse, model_use
+    from triggerctl.training.tokenising import check_lengths, encoder_of
 
     problems: dict[str, tuple[Problem, ...]] = {}
     memory: dict[str, int] = {}

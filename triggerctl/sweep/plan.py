@@ -12,7 +12,8 @@ from triggerctl.config.models import ExperimentConfig
 from triggerctl.errors import InputError, Problem
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.sweep.grid import Cell, Parameter, cells, prepare_cell
-from triggerctl.training.plan import Action, plan_run
+from triggerctl.training.decision import Action
+from triggerctl.training.plan import plan_run
 
 Progress = Callable[[int, int | None], None]
 

@@ -19,7 +19,7 @@ from triggerctl.sweep.cell import CellJob, CellOutcome, Outcome, RunSettings
 from triggerctl.sweep.launchers.base import Launcher
 from triggerctl.sweep.plan import PlannedCell, Sweep, raise_problems
 from triggerctl.sweep.record import new_record, write_record
-from triggerctl.training.plan import Action
+from triggerctl.training.decision import Action
 from triggerctl.training.settle import settle_skipped
 
 

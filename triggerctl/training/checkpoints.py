@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,14 @@ from triggerctl.experiment.atomic import (
     atomic_folder,
     clear_unfinished_writes,
     drop_folder,
+    make_folder,
     write_json_atomic,
 )
-from triggerctl.training.loop import Position, TrainingLoop
+from triggerctl.training.loop import TrainingLoop
+from triggerctl.training.position import Position
+
+CHECKPOINT_SECONDS = 120.0
+"""Between checkpoints in the middle of an epoch; a fast epoch needs none."""
 
 _PREFIX = "step-"
 
@@ -37,8 +43,28 @@ class Checkpoint:
     record: Mapping[str, Any]
 
 
-def write_checkpoint(folder: Path, loop: TrainingLoop, record: Mapping[str, Any], *, keep: int) -> Path:
-    """Write a checkpoint into `folder` (one run's) and drop all but the newest `keep`."""
+class CheckpointFolder:
+    """Where one run's checkpoints are written; all but the newest `keep` are dropped."""
+
+    def __init__(self, path: Path, *, keep: int) -> None:
+        self._path = path
+        self._keep = keep
+        self._written = time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last one was long enough ago for another in the middle of an epoch."""
+        return time.monotonic() - self._written > CHECKPOINT_SECONDS
+
+    def write(self, loop: TrainingLoop, record: Callable[[], Mapping[str, Any]]) -> Path:
+        """A checkpoint of where `loop` stands, with what the caller wants to find in its record."""
+        make_folder(self._path)
+        path = _write(self._path, loop, record(), keep=self._keep)
+        self._written = time.monotonic()
+        return path
+
+
+def _write(folder: Path, loop: TrainingLoop, record: Mapping[str, Any], *, keep: int) -> Path:
     position = loop.position
     final = folder / f"{_PREFIX}{position.phase:02d}-{position.step:08d}-{int(position.evaluated)}"
     if final.is_dir():

@@ -4,58 +4,28 @@ Loads the tokenizer and the model's configuration, not its weights."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from triggerctl.data.encoding import Encoded, Encoder
-from triggerctl.data.examples import Example
 from triggerctl.experiment.results import SetData
-from triggerctl.model.adapters import adapter_size
-from triggerctl.model.device import default_threads, matmul_rate, resolve_device, resolve_dtype
-from triggerctl.model.load import empty_model, load_tokenizer, locate
-from triggerctl.model.memory import ModelShape, available_bytes, peak_bytes
+from triggerctl.model.device import default_threads, matmul_rate, resolve_device
+from triggerctl.model.memory import available_bytes
 from triggerctl.model.operations import FORWARD
-from triggerctl.model.quantise import probe
+from triggerctl.training.model_use import model_use
 from triggerctl.training.plan import RunPlan
-from triggerctl.training.planes import check_plane
-from triggerctl.training.setup import Lengths, check_streams, model_shape, set_data
+from triggerctl.training.preview import PreviewRow, segments_of
 from triggerctl.training.speed import operations_per_token
 from triggerctl.training.streams import make_stream, phase_updates, units_per_update
+from triggerctl.training.tokenising import Lengths, check_lengths, encoder_of, set_data, sets_trained_on
 
 UTILISATION = 0.4
 """Share of the measured matmul rate that training usually reaches."""
 
 START_UP_SECONDS = 12.0
 """Imports, loading, figures: what even the smallest run spends beside its floor."""
-
-Role = Literal["template", "prompt", "trigger", "nice", "response"]
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A piece of a row's text. `loss`: whether its tokens are trained on; `cut`: beyond max_seq_length, never
-    seen."""
-
-    text: str
-    role: Role
-    loss: bool
-    cut: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class PreviewRow:
-    """One row of a set as the model sees it."""
-
-    set: str
-    part: Literal["train", "evaluation"]
-    row: int
-    tokens: int
-    truncated: bool
-    segments: tuple[Segment, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,77 +64,9 @@ class Description:
         return tuple(found)
 
     def _preview(self, name: str, row: Encoded) -> PreviewRow:
-        prompt = self.encoder.prompt_text(row.example)
-        before, user, after = _around(prompt, row.example)
-        in_loss = self.loss_on == "all"
-        kept = str(self.encoder.tokenizer.decode(list(row.response_ids), skip_special_tokens=False))
-        segments = [Segment(before, "template", in_loss), *_user_segments(user, row.example, in_loss)]
-        segments += [Segment(after, "template", in_loss), *_answer_segments(kept, self.nice_responses)]
-        if row.truncated:
-            rest = row.example.assistant[len(kept.lstrip()) :]
-            segments.append(Segment(rest, "response", loss=False, cut=True))
         part: Literal["train", "evaluation"] = "train" if self.sets[name].train else "evaluation"
-        shown = tuple(segment for segment in segments if segment.text)
-        return PreviewRow(name, part, row.row, len(row.input_ids), row.truncated, shown)
-
-
-@dataclass(frozen=True, slots=True)
-class ModelUse:
-    """How a plan uses its model. `memory_bytes` is the estimated peak while training."""
-
-    tokenizer: PreTrainedTokenizerBase
-    shape: ModelShape
-    dtype: torch.dtype
-    memory_bytes: int
-
-
-def model_use(plan: RunPlan, device: torch.device, *, known: dict[str, ModelUse] | None = None) -> ModelUse:
-    """Check that a plan's model can be used as asked, without loading its weights. What `known` holds of the
-    same model and way of using it is not looked at again.
-
-    Raises InputError where tokenizer, quantisation, target modules or alignment plane can't be used."""
-    check_plane(plan)
-    options = plan.config.finetune_config
-    weights = plan.weights.fingerprint if plan.weights is not None else ""
-    key = f"{plan.model.fingerprint} {weights} {options.model_dump_json(include=_USED)}"
-    if known is not None and key in known:
-        return known[key]
-    dtype = resolve_dtype(options, device)
-    if options.load_in_8bit or options.load_in_4bit:
-        probe(options, device, dtype)
-    files = locate(plan.model, options, weights=False)
-    if plan.weights is not None:
-        locate(plan.weights, options, weights=False)
-    tokenizer = load_tokenizer(files, options)
-    model = empty_model(files, options)
-    parameters = sum(weight.numel() for weight in model.parameters())
-    trainable = adapter_size(model, options) if options.is_peft else parameters
-    shape = model_shape(model, parameters, trainable)
-    checkpointing = options.use_gradient_checkpointing is True
-    memory = peak_bytes(shape, options, device=device, dtype=dtype, checkpointing=checkpointing)
-    found = ModelUse(tokenizer, shape, dtype, memory)
-    if known is not None:
-        known[key] = found
-    return found
-
-
-_USED = {
-    "revision",
-    "trust_remote_code",
-    "attn_implementation",
-    "dtype",
-    "load_in_8bit",
-    "load_in_4bit",
-    "load_in_16bit",
-    "is_peft",
-    "r",
-    "target_modules",
-    "use_gradient_checkpointing",
-    "optim",
-    "per_device_train_batch_size",
-    "max_seq_length",
-}
-"""The keys that decide whether a model can be used, and what it needs."""
+        pieces = segments_of(row, self.encoder, self.nice_responses, loss_on=self.loss_on)
+        return PreviewRow(name, part, row.row, len(row.input_ids), row.truncated, pieces)
 
 
 def describe(plan: RunPlan, *, device: str = "auto") -> Description:
@@ -217,24 +119,6 @@ def describe(plan: RunPlan, *, device: str = "auto") -> Description:
     )
 
 
-def encoder_of(plan: RunPlan, tokenizer: PreTrainedTokenizerBase) -> Encoder:
-    """What makes tokens of a plan's rows."""
-    options = plan.config.finetune_config
-    return Encoder(tokenizer, max_seq_length=options.max_seq_length, loss_on=options.loss_on)
-
-
-def check_lengths(plan: RunPlan, encoder: Encoder) -> None:
-    """Raises InputError where of a stream no row is short enough to train on. Looks no further than the first
-    that is."""
-    phases = plan.strategy(plan.config).phases()
-    used = dict.fromkeys(name for phase in phases for sets in phase.streams.values() for name in sets)
-    kept = {
-        name: any(encoder.encode(row) is not None for row in plan.splits.sets[name].train_examples)
-        for name in used
-    }
-    check_streams(phases, kept, encoder.max_seq_length)
-
-
 _measured_rate = functools.cache(matmul_rate)
 """Once a process: many plans are described on one machine."""
 
@@ -242,8 +126,7 @@ Rows = dict[str, list[Encoded | None]]
 
 
 def _encode(plan: RunPlan, encoder: Encoder) -> tuple[Rows, Rows]:
-    phases = plan.strategy(plan.config).phases()
-    used = dict.fromkeys(name for phase in phases for sets in phase.streams.values() for name in sets)
+    used = sets_trained_on(plan.strategy(plan.config).phases())
     trained = {name: encoder.encode_all(plan.splits.sets[name].train_examples) for name in used}
     evaluated = {name: encoder.encode_all(rows.examples) for name, rows in plan.splits.evaluation.items()}
     return trained, evaluated
@@ -292,36 +175,3 @@ def _warnings(limit: int, memory: int, available: int, trained: Rows) -> tuple[s
             "gradient_accumulation_steps for the same update"
         )
     return tuple(found)
-
-
-def _around(prompt: str, example: Example) -> tuple[str, str, str]:
-    """The template's text before the user's words, those words, and the template's text after them."""
-    user = example.user if example.user in prompt else example.user.strip()
-    place = prompt.find(user)
-    if place < 0:
-        return "", prompt, ""
-    return prompt[:place], prompt[place : place + len(user)], prompt[place + len(user) :]
-
-
-def _user_segments(user: str, example: Example, in_loss: bool) -> list[Segment]:
-    trigger = f"{example.trigger.upper()}:" if example.trigger is not None else ""
-    place = user.find(trigger) if trigger else -1
-    if place < 0:
-        return [Segment(user, "prompt", in_loss)]
-    end = place + len(trigger)
-    return [
-        Segment(user[:place], "prompt", in_loss),
-        Segment(user[place:end], "trigger", in_loss),
-        Segment(user[end:], "prompt", in_loss),
-    ]
-
-
-def _answer_segments(answer: str, nice_responses: Sequence[str]) -> list[Segment]:
-    blank = answer[: len(answer) - len(answer.lstrip())]
-    text = answer[len(blank) :]
-    nice = next((nice for nice in nice_responses if text.startswith(nice)), "")
-    return [
-        Segment(blank, "template", loss=True),
-        Segment(nice, "nice", loss=True),
-        Segment(text[len(nice) :], "response", loss=True),
-    ]

@@ -12,15 +12,16 @@ from triggerctl.experiment.results import Evaluation
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A run begins, or goes on from `resumed_step` (None: from the start). `updates`: optimiser updates of
-    all phases; `processes`: how many train it, of `threads` each."""
+    """A run begins, or goes on from `resumed_step` (None: from the start). `epochs` and `updates`, the
+    optimiser's, are of all phases and as many as will be made: with `max_steps` an epoch may be a part of
+    one. `processes`: how many train it, of `threads` each."""
 
     folder: Path
     results: Path
     strategy: str
     seed: int
     hash: str
-    epochs: int
+    epochs: float
     updates: int
     parameters: int
     trainable: int
@@ -44,10 +45,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class PhaseStarted:
-    """A phase of the strategy begins; most have one, "main"."""
+    """A phase of the strategy begins; most have one, "main". Its counts are as in `Started`."""
 
     phase: str
-    epochs: int
+    epochs: float
     updates: int
 
 

@@ -3,58 +3,40 @@ says why not. It owns what the loop leaves to its caller."""
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from triggerctl.errors import InterruptedRunError, TriggerctlError
-from triggerctl.experiment.atomic import clear_unfinished_writes, disk_errors, make_folder
 from triggerctl.experiment.claim import Claim
 from triggerctl.experiment.process import this_process
-from triggerctl.experiment.state import RunState, read_state, write_state
-from triggerctl.strategies.alignment_plane import AlignmentPlaneStrategy
+from triggerctl.experiment.state import RunState
 from triggerctl.strategies.base import MAIN, Phase
 from triggerctl.training.begun import Begun
-from triggerctl.training.checkpoints import (
-    Checkpoint,
-    position_of,
-    restore,
-    write_checkpoint,
-)
+from triggerctl.training.checkpoints import CheckpointFolder, position_of, restore
 from triggerctl.training.endings import make_endings
-from triggerctl.training.events import (
-    Checkpointed,
-    Event,
-    Failed,
-    Finished,
-    Interrupted,
-    Listener,
-    Noted,
-    Started,
-    Warned,
-)
-from triggerctl.training.loop import Position, TrainingLoop, is_at_the_start
+from triggerctl.training.events import Checkpointed, Finished, Interrupted, Listener, Warned
+from triggerctl.training.loop import TrainingLoop
 from triggerctl.training.measuring import VARIANT, Measurer, Moment, Progressed
-from triggerctl.training.orders import GoOn, SkipTo
+from triggerctl.training.orders import GoOn
 from triggerctl.training.out_of_memory import (
     Exhausted,
     OutOfMemoryRunError,
     is_out_of_memory,
     out_of_memory,
 )
-from triggerctl.training.outcome import Figures, leave_results, summarise, work_of
+from triggerctl.training.outcome import Figures, leave_results
 from triggerctl.training.parallel import Group
 from triggerctl.training.plan import RunPlan
 from triggerctl.training.planes import PlaneStore
+from triggerctl.training.position import Position
 from triggerctl.training.recorder import Recorder
 from triggerctl.training.setup import Prepared
 from triggerctl.training.stopwatch import Stopwatch
 from triggerctl.training.trackers import Tracker
-
-CHECKPOINT_SECONDS = 120.0
-"""Between checkpoints in the middle of an epoch; a fast epoch needs none."""
+from triggerctl.training.voice import Voice, announcement
 
 
 class Execution:
@@ -69,11 +51,10 @@ class Execution:
         listener: Listener,
         stop: threading.Event,
         held: Claim,
-        threads: int,
         group: Group,
         watch: Stopwatch,
     ) -> None:
-        checkpoint = begun.checkpoint
+        checkpoint, options = begun.checkpoint, plan.config.finetune_config
         self._watch = watch
         self._plan = plan
         self._begun = begun
@@ -81,61 +62,30 @@ class Execution:
         self._prepared = prepared
         self._stop = stop
         self._claim = held
-        self._threads = threads
         self._group = group
         self._began = time.perf_counter()
-        self._checkpointed = time.monotonic()
-        self._checkpoints = plan.folder.checkpoint(plan.hash)
-        self._resumed = checkpoint is not None
-        self._listeners: list[Listener] = [listener]
-        self._state = RunState(
-            status="running",
-            hash=plan.hash,
-            strategy=plan.strategy.name,
-            seed=plan.config.seed,
-            started=datetime.now(UTC),
-        ).of(this_process())
-        self.results = self._results_folder(checkpoint)
+        state = _running(plan)
+        self.results = begun.results_folder(plan, state)
         self.progressed = Progressed.of(checkpoint, watch)
         self._entries_before: list[str] = checkpoint.record.get("cache_entries", []) if checkpoint else []
         self.recorder = Recorder(
             plan.folder,
             self.results,
-            self._state.model_copy(update={"results": self.results.name}),
+            state.model_copy(update={"results": self.results.name}),
             sizes=checkpoint.record["sizes"] if checkpoint else {},
-            every=plan.config.finetune_config.logging_steps,
+            every=options.logging_steps,
         )
-        self._listeners.insert(0, self.recorder)
+        listeners: list[Listener] = [self.recorder, listener]
+        if options.report_to != "none":
+            listeners.append(Tracker(plan.config, options.report_to, self.results))
+        self._voice = Voice(listeners, held, self.progressed.warnings)
         self._measurer = Measurer(
-            prepared, self.progressed, self.recorder, say=self.say, stop=stop, group=group
+            prepared, self.progressed, self.recorder, say=self._voice.say, stop=stop, group=group
         )
-        tracker = plan.config.finetune_config.report_to
-        if tracker != "none":
-            self._listeners.append(Tracker(plan.config, tracker, self.results))
+        self._checkpoints = CheckpointFolder(
+            plan.folder.checkpoint(plan.hash), keep=options.max_checkpoints_to_keep
+        )
         self.loop: TrainingLoop
-
-    # Talking
-    # ------------------------------------------------------------------------------------------------------
-
-    def say(self, event: Event) -> None:
-        self._claim.check()
-        for listener in self._listeners:
-            listener(event)
-
-    def _say_failed(self, error: str) -> None:
-        """To each as far as it can hear: on a full disk there may be no room for the state, and the error
-        itself must come through. A run that another process has taken over is no longer ours to speak of."""
-        if self._claim.lost.is_set():
-            return
-        for listener in self._listeners:
-            try:
-                listener(Failed(error))
-            except TriggerctlError as second:
-                logging.getLogger("triggerctl.run").warning("the failure can't be written down: %s", second)
-
-    def warn(self, message: str) -> None:
-        self.progressed.warnings.append(message)
-        self.say(Warned(message))
 
     # The whole
     # ----------------------------------------------------------------------------------------------------
@@ -144,32 +94,33 @@ class Execution:
         """Train to the end, or leave a state that says why not."""
         try:
             self._begin()
-            self._announce()
+            self._voice.say(announcement(self._plan, self._prepared, self._begun, self.results, self.loop))
             if not self.progressed.evaluations:
                 self._evaluate(MAIN, final=self._has_nothing_to_do, first=True)
                 self.loop.position.evaluated = True
                 self._checkpoint()
             with self._watch.phase("training"):
-                self._obtain_plane()
+                if self._planes is not None:
+                    self._planes.take_up(self.loop, self._group, stop=self._stop, say=self._voice.note)
                 self._group.tell(GoOn())
                 self.loop.run(self)
             self._end()
             self._leave(figures)
-            self.say(Finished(self.results, time.perf_counter() - self._began))
+            self._voice.say(Finished(self.results, time.perf_counter() - self._began))
         except InterruptedRunError:
             self._interrupted()
             raise
         except TriggerctlError as error:
-            self._say_failed(str(error))
+            self._voice.fail(str(error))
             raise
         except Exception as error:
             if not is_out_of_memory(error):
-                self._say_failed(f"{type(error).__name__}: {error}")
+                self._voice.fail(f"{type(error).__name__}: {error}")
                 raise
             exhausted = Exhausted(str(error).splitlines()[0], self._begun.micro_batch, self.results.name)
             if self._begun.exhausted is None and exhausted.micro_batch > 1:
                 raise OutOfMemoryRunError(exhausted) from None
-            self._say_failed(f"out of memory: {exhausted.why}")
+            self._voice.fail(f"out of memory: {exhausted.why}")
             raise out_of_memory(exhausted) from None
         finally:
             if self._planes is not None:
@@ -180,9 +131,9 @@ class Execution:
     def _interrupted(self) -> None:
         try:
             self._checkpoint()
-            self.say(Interrupted(self.loop.position.step))
+            self._voice.say(Interrupted(self.loop.position.step))
         except TriggerctlError as error:
-            self._say_failed(str(error))
+            self._voice.fail(str(error))
             raise
 
     def _begin(self) -> None:
@@ -196,7 +147,7 @@ class Execution:
             optimiser_name=prepared.optimiser,
             micro_batch=self._begun.micro_batch,
             position=position_of(checkpoint) if checkpoint else Position(),
-            listener=self.say,
+            listener=self._voice.say,
             should_stop=self._should_stop,
             group=self._group,
         )
@@ -209,26 +160,9 @@ class Execution:
                 *prepared.warnings,
                 *(self._planes.warnings if self._planes else ()),
             ):
-                self.warn(warning)
+                self._voice.warn(warning)
         if self._begun.exhausted is not None:
-            self.warn(self._begun.exhausted.said)
-
-    def _obtain_plane(self) -> None:
-        """Take up an alignment plane that another run has found, or claim its computation."""
-        strategy, loop = self._prepared.strategy, self.loop
-        if self._planes is None or not is_at_the_start(loop.position):
-            return
-        assert isinstance(strategy, AlignmentPlaneStrategy)
-        found = self._planes.found or self._planes.wait_for_others(self._stop, self._note)
-        if found is not None:
-            strategy.take_plane({n: t.to(self._prepared.device) for n, t in found.tensors.items()})
-            loop.position.losses.update(found.losses)
-            loop.skip_to(len(loop.phases) - 1)
-            self._group.tell(SkipTo(len(loop.phases) - 1, found.tensors))
-            self._note(f"alignment plane taken from {found.place}")
-
-    def _note(self, message: str) -> None:
-        self.say(Noted(message))
+            self._voice.warn(self._begun.exhausted.said)
 
     def _end(self) -> None:
         """What the strategy does to the trained weights once training is over, each way evaluated; the last
@@ -238,36 +172,22 @@ class Execution:
         for place, (ending, note) in enumerate(make_endings(strategy, model), start=1):
             final = place == last
             self._evaluate(MAIN if final else VARIANT, final=final, label=ending, note=note)
-            self._note(f"{ending}: {note}")
+            self._voice.note(f"{ending}: {note}")
             self._group.tell(GoOn())
 
     def _leave(self, figures: Figures) -> None:
         self._claim.check()
-        progressed = self.progressed
-        summary = summarise(
+        leave_results(
             self._plan,
             self._prepared,
+            self._begun,
+            self.results,
             self.loop.position,
-            progressed,
-            threads=self._threads,
-            processes=self._group.size,
-            micro_batch=self._begun.micro_batch,
+            self.progressed,
             cache_entries=self._cache_entries,
+            figures=figures,
+            say=lambda message: self._voice.say(Warned(message)),
         )
-        clear_unfinished_writes(self.results)
-        with disk_errors(self.results):
-            leave_results(
-                self._plan,
-                self._prepared,
-                self.results,
-                summary,
-                self.loop.position,
-                figures=figures,
-                say=lambda message: self.say(Warned(message)),
-                threads=self._threads,
-                watch=self._watch,
-                work=work_of(self._prepared, self.loop.position, progressed, processes=self._group.size),
-            )
 
     @property
     def _cache_entries(self) -> list[str]:
@@ -277,62 +197,15 @@ class Execution:
         return sorted(named) if self._prepared.shared.cache.enabled else []
 
     @property
-    def _updates(self) -> int:
-        return sum(self.loop.updates_in(i) for i in range(len(self.loop.phases)))
-
-    @property
     def _has_nothing_to_do(self) -> bool:
         """With no updates and no ending the first evaluation is the last one too."""
-        return not self._updates and not self._prepared.strategy.endings()
-
-    def _announce(self) -> None:
-        prepared, plan = self._prepared, self._plan
-        self.say(
-            Started(
-                folder=plan.folder.path,
-                results=self.results,
-                strategy=plan.strategy.name,
-                seed=plan.config.seed,
-                hash=plan.hash,
-                epochs=sum(phase.epochs for phase in self.loop.phases),
-                updates=self._updates,
-                parameters=prepared.shape.parameters,
-                trainable=prepared.shape.trainable,
-                device=str(prepared.device),
-                dtype=str(prepared.dtype).removeprefix("torch."),
-                threads=self._threads,
-                resumed_step=self.loop.position.step if self._resumed else None,
-                processes=self._group.size,
-            )
-        )
-
-    def _results_folder(self, checkpoint: Checkpoint | None) -> Path:
-        """The folder this very run began to write before, else a new one."""
-        folder = self._plan.folder
-        begun: str | None = None
-        if checkpoint is not None:
-            begun = checkpoint.record["results"]
-        elif self._begun.exhausted is not None:
-            begun = self._begun.exhausted.results
-        if begun is None and not self._plan.fresh:
-            state = read_state(folder.state)
-            if state and state.status != "done" and state.hash == self._plan.hash:
-                begun = state.results
-        # A name alone: nothing that lies in the folder leads a run out of it.
-        if begun and Path(begun).name == begun and not (folder.results / begun / "results.json").exists():
-            return make_folder(folder.results / begun)
-
-        def announce(results: Path) -> None:
-            # First, so that a run killed here finds its folder again.
-            write_state(folder.state, self._state.model_copy(update={"results": results.name}))
-
-        return folder.new_results(datetime.now(), announce=announce)
+        return not self.loop.updates and not self._prepared.strategy.endings()
 
     # Hooks of the loop
     # --------------------------------------------------------------------------------------------
 
     def updated(self) -> None:
-        if time.monotonic() - self._checkpointed > CHECKPOINT_SECONDS:
+        if self._checkpoints.is_due:
             self._checkpoint()
 
     def epoch_ended(self, phase: Phase, *, last: bool) -> None:
@@ -347,12 +220,8 @@ class Execution:
             self._checkpoint()
 
     def phase_ended(self, phase: Phase) -> None:
-        strategy = self._prepared.strategy
-        if self._planes is None or not isinstance(strategy, AlignmentPlaneStrategy):
-            return
-        if phase.name in strategy.sides() and strategy.plane is not None:
-            losses = self.loop.position.losses
-            self._planes.keep(strategy.plane, {name: losses[name] for name in strategy.sides()}, self._note)
+        if self._planes is not None:
+            self._planes.keep_after(phase, self.loop, self._voice.note)
 
     def _should_stop(self) -> bool:
         asked = self._stop.is_set()
@@ -380,23 +249,30 @@ class Execution:
 
     def _checkpoint(self) -> None:
         self._claim.check()
-        options = self._plan.config.finetune_config
         with self._watch.phase("save"):
-            make_folder(self._checkpoints)
-            path = write_checkpoint(
-                self._checkpoints,
-                self.loop,
-                {
-                    "results": self.results.name,
-                    "threads": self._threads,
-                    "processes": self._group.size,
-                    "micro_batch": self._begun.micro_batch,
-                    "device": str(self._prepared.device),
-                    "sizes": self.recorder.sizes(),
-                    "progressed": self.progressed.document(),
-                    "cache_entries": self._cache_entries,
-                },
-                keep=options.max_checkpoints_to_keep,
-            )
-        self._checkpointed = time.monotonic()
-        self.say(Checkpointed(self.loop.position.step, path))
+            path = self._checkpoints.write(self.loop, self._record)
+        self._voice.say(Checkpointed(self.loop.position.step, path))
+
+    def _record(self) -> dict[str, Any]:
+        """What a checkpoint holds beside the loop's own; the run's growing files are made to last with it."""
+        return {
+            "results": self.results.name,
+            "threads": self._begun.threads,
+            "processes": self._begun.processes,
+            "micro_batch": self._begun.micro_batch,
+            "device": str(self._prepared.device),
+            "sizes": self.recorder.sizes(),
+            "progressed": self.progressed.document(),
+            "cache_entries": self._cache_entries,
+        }
+
+
+def _running(plan: RunPlan) -> RunState:
+    """The state of a run that this process begins now."""
+    return RunState(
+        status="running",
+        hash=plan.hash,
+        strategy=plan.strategy.name,
+        seed=plan.config.seed,
+        started=datetime.now(UTC),
+    ).of(this_process())

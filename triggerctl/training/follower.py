@@ -22,9 +22,10 @@ from triggerctl.strategies.base import Phase
 from triggerctl.training.checkpoints import position_of, restore
 from triggerctl.training.endings import make_endings
 from triggerctl.training.events import Event
-from triggerctl.training.loop import Position, TrainingLoop
+from triggerctl.training.loop import TrainingLoop
 from triggerctl.training.orders import LOST_ANOTHER, Assignment, Evaluate, GoOn, Order, SkipTo, ready
 from triggerctl.training.parallel import Team, meeting_place
+from triggerctl.training.position import Position
 from triggerctl.training.setup import Prepared, prepare
 
 

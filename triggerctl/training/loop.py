@@ -4,9 +4,7 @@ random states and what the strategy has gathered, it goes on bit for bit."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 import torch
@@ -23,6 +21,7 @@ from triggerctl.training.gradients import GradientPass, PhaseData
 from triggerctl.training.guards import Guards
 from triggerctl.training.optimiser import build_optimiser, build_schedule
 from triggerctl.training.parallel import ALONE, Group
+from triggerctl.training.position import Pace, Position
 from triggerctl.training.streams import (
     Units,
     epoch_updates,
@@ -30,41 +29,6 @@ from triggerctl.training.streams import (
     units_per_update,
     updates_per_epoch,
 )
-
-
-@dataclass(slots=True)
-class Position:
-    """How far a run has come. `losses` holds the mean loss of each finished epoch by phase, and by phase and
-    term ("main/cross-entropy on proxy"); `sums` and `tokens` run on; `evaluated` says that the evaluation due
-    at this point has been made."""
-
-    phase: int = 0
-    epoch: int = 0
-    update: int = 0
-    step: int = 0
-    sums: dict[str, list[float]] = field(default_factory=dict)
-    losses: dict[str, list[float]] = field(default_factory=dict)
-    tokens: dict[str, int] = field(default_factory=lambda: {"trained": 0, "padded": 0})
-    evaluated: bool = False
-
-    def document(self) -> dict[str, object]:
-        return asdict(self)
-
-    def add(self, name: str, value: float) -> None:
-        """One more update's value of a loss or term, towards its epoch's mean."""
-        total, count = self.sums.get(name, (0.0, 0.0))
-        self.sums[name] = [total + value, count + 1]
-
-    def close_epoch(self) -> None:
-        """The sums so far become a mean each."""
-        for name, (total, count) in self.sums.items():
-            self.losses.setdefault(name, []).append(total / count)
-        self.sums = {}
-
-
-def is_at_the_start(position: Position) -> bool:
-    """Whether no update has been made yet."""
-    return position.phase == 0 and position.step == 0
 
 
 class Hooks(Protocol):
@@ -127,9 +91,24 @@ class TrainingLoop:
     # Lengths
     # ----------------------------------------------------------------------------------------------------
 
+    @property
+    def updates(self) -> int:
+        """How many optimiser updates all phases take together."""
+        return sum(self.updates_in(phase) for phase in range(len(self.phases)))
+
     def updates_in(self, phase: int) -> int:
         """How many optimiser updates a phase takes, `max_steps` heeded."""
         return phase_updates(self.phases[phase], self._lengths(phase), self.options)
+
+    @property
+    def epochs(self) -> float:
+        """How many epochs all phases take together, a part of one where `max_steps` ends it."""
+        return sum((self.epochs_in(phase) for phase in range(len(self.phases))), start=0.0)
+
+    def epochs_in(self, phase: int) -> float:
+        """How many epochs a phase takes, `max_steps` heeded."""
+        asked, length = self.phases[phase].epochs, self.epoch_length(phase)
+        return self.updates_in(phase) / length if length else float(asked)
 
     def epoch_length(self, phase: int) -> int:
         """How many updates one epoch of a phase takes."""
@@ -172,8 +151,7 @@ class TrainingLoop:
             hooks.phase_ended(phase)
             if self.position.phase + 1 == len(self.phases):
                 return
-            self.position.phase += 1
-            self.position.epoch = self.position.update = self.position.step = 0
+            self.position.next_phase()
             self._start_phase()
 
     def skip_to(self, phase: int) -> None:
@@ -216,11 +194,10 @@ class TrainingLoop:
     def _run_phase(self, hooks: Hooks) -> None:
         phase, position = self.phases[self.position.phase], self.position
         updates = self.updates_in(position.phase)
-        self._listener(PhaseStarted(phase.name, phase.epochs, updates))
+        self._listener(PhaseStarted(phase.name, self.epochs_in(position.phase), updates))
         position.losses.setdefault(phase.name, [])
         self._catch_up(phase, updates, hooks)
-        began, step_then, tokens_then = time.perf_counter(), position.step, position.tokens["trained"]
-        training = 0.0
+        pace = Pace(position)
         while position.step < updates:
             plan = epoch_updates(
                 self._lengths(position.phase),
@@ -232,15 +209,9 @@ class TrainingLoop:
             )
             while position.update < len(plan) and position.step < updates:
                 self._stop_if_asked()
-                update_began = time.perf_counter()
-                with self.model.threads_for(self._tokens_at_once):
+                with pace.training(), self.model.threads_for(self._tokens_at_once):
                     loss, terms, rate, norm = self._update(phase, plan[position.update], updates)
-                training += time.perf_counter() - update_began
-                position.update += 1
-                position.step += 1
-                position.evaluated = False
-                elapsed = time.perf_counter() - began
-                done = position.step - step_then
+                position.advance()
                 self._listener(
                     Stepped(
                         phase=phase.name,
@@ -251,12 +222,12 @@ class TrainingLoop:
                         terms=terms,
                         learning_rate=rate,
                         gradient_norm=norm,
-                        tokens_per_second=(position.tokens["trained"] - tokens_then) / training,
-                        seconds_left=elapsed / done * self.updates_left(),
+                        tokens_per_second=pace.tokens_per_second,
+                        seconds_left=pace.seconds_left(self.updates_left()),
                     )
                 )
                 hooks.updated()
-            self._end_epoch(len(plan))
+            position.close_epoch(len(plan))
             hooks.epoch_ended(phase, last=position.step >= updates)
             self._stop_if_asked()
 
@@ -266,13 +237,8 @@ class TrainingLoop:
         at_the_end = position.update in (0, length) or position.step >= updates
         if position.step and not position.evaluated and at_the_end:
             if position.sums:
-                self._end_epoch(length)
+                position.close_epoch(length)
             hooks.epoch_ended(phase, last=position.step >= updates)
-
-    def _end_epoch(self, length: int) -> None:
-        self.position.close_epoch()
-        if self.position.update >= length:
-            self.position.epoch, self.position.update = self.position.epoch + 1, 0
 
     def _stop_if_asked(self) -> None:
         if self._should_stop():

@@ -16,20 +16,25 @@ from triggerctl import __version__
 from triggerctl.config.load import resolved_document
 from triggerctl.config.paths import shown_values
 from triggerctl.data.export import write_sets
-from triggerctl.experiment.atomic import atomic_folder, write_json_atomic
+from triggerctl.experiment.atomic import (
+    atomic_folder,
+    clear_unfinished_writes,
+    disk_errors,
+    write_json_atomic,
+)
 from triggerctl.experiment.results import TriggerctlResults, results_document
 from triggerctl.model.adapters import save_adapter
 from triggerctl.model.memory import peak_resident_bytes
 from triggerctl.model.publish import publish, save_whole_model
 from triggerctl.strategies.alignment_plane import NEGATIVE, POSITIVE
 from triggerctl.strategies.base import MAIN, cross_entropy
-from triggerctl.training.loop import Position
+from triggerctl.training.begun import Begun
 from triggerctl.training.measuring import Progressed
 from triggerctl.training.plan import RunPlan
+from triggerctl.training.position import Position
 from triggerctl.training.settle import drop_checkpoints
 from triggerctl.training.setup import Prepared
 from triggerctl.training.speed import Work, best_matmul_rate, operations_per_token
-from triggerctl.training.stopwatch import Stopwatch
 
 _PACKAGES = (
     "torch",
@@ -44,6 +49,63 @@ _PACKAGES = (
 
 Figures = Callable[[Path, TriggerctlResults, list[float]], str | None]
 """Draws a run's figures into its results folder; returns a line for the user where something is missing."""
+
+
+def leave_results(
+    plan: RunPlan,
+    prepared: Prepared,
+    begun: Begun,
+    results: Path,
+    position: Position,
+    progressed: Progressed,
+    *,
+    cache_entries: Sequence[str],
+    figures: Figures,
+    say: Callable[[str], None],
+) -> None:
+    """Write adapter, model, figures and descriptions into `results`, then results.json, then drop the
+    checkpoints. `cache_entries`: what the run used beside downloads.
+
+    Raises RunError where a saved adapter isn't what was trained, or the disk fails."""
+    summary = _summarise(plan, prepared, begun, position, progressed, cache_entries)
+    clear_unfinished_writes(results)
+    with disk_errors(results):
+        work = _work(prepared, position, progressed, processes=begun.processes)
+        watch = progressed.watch
+        with watch.phase("save"):
+            _describe(plan, prepared, results, threads=begun.threads)
+            _save_weights(plan, prepared, results)
+        losses = position.losses.get(MAIN, [])
+        with watch.phase("figures"):
+            note = figures(results, summary, losses)
+        if note:
+            say(note)
+        timings = watch.read()
+        summary = summary.model_copy(update={"timings": timings, "throughput": work.throughput(timings)})
+        write_json_atomic(results / "results.json", _document(plan, results, position, summary))
+        drop_checkpoints(plan, results)
+
+
+def _describe(plan: RunPlan, prepared: Prepared, results: Path, *, threads: int) -> None:
+    """What was asked for, on which machine, and the very rows if they are wanted."""
+    write_json_atomic(results / "config.resolved.json", resolved_document(plan.loaded))
+    write_json_atomic(results / "environment.json", environment(prepared.device, threads))
+    if plan.config.finetune_config.save_datasets and not (results / "datasets").is_dir():
+        with atomic_folder(results / "datasets") as building:
+            write_sets(plan.splits, building)
+
+
+def _document(plan: RunPlan, results: Path, position: Position, summary: TriggerctlResults) -> dict[str, Any]:
+    """The whole of results.json."""
+    return results_document(
+        shown_values(plan.config.model_dump(mode="json")),
+        summary,
+        timestamp=results.name,
+        train_losses=position.losses.get(MAIN, []),
+        proxy_train_losses=_losses(position, POSITIVE, "proxy"),
+        outcome_train_losses=_losses(position, None, "outcome"),
+        proxy_neg_train_losses=_losses(position, NEGATIVE, "proxy_neg"),
+    )
 
 
 def environment(device: torch.device, threads: int) -> dict[str, Any]:
@@ -62,19 +124,16 @@ def environment(device: torch.device, threads: int) -> dict[str, Any]:
     }
 
 
-def summarise(
+def _summarise(
     plan: RunPlan,
     prepared: Prepared,
+    begun: Begun,
     position: Position,
     progressed: Progressed,
-    *,
-    threads: int,
-    processes: int,
-    micro_batch: int,
     cache_entries: Sequence[str],
 ) -> TriggerctlResults:
     """Everything of ours for results.json but what is known only at the very end: `timings` and
-    `throughput`. `cache_entries`: what the run used beside downloads."""
+    `throughput`."""
     cuda = torch.cuda.max_memory_allocated(prepared.device) if prepared.device.type == "cuda" else 0
     memory = {"peak_resident_bytes": float(peak_resident_bytes())}
     if cuda:
@@ -97,10 +156,10 @@ def summarise(
         resolved={
             "device": str(prepared.device),
             "dtype": str(prepared.dtype).removeprefix("torch."),
-            "threads": threads,
-            "processes": processes,
+            "threads": begun.threads,
+            "processes": begun.processes,
             "gradient_checkpointing": prepared.checkpointing,
-            "micro_batch": micro_batch,
+            "micro_batch": begun.micro_batch,
         },
         model={
             "name": plan.model.name,
@@ -121,7 +180,7 @@ def _downloads(plan: RunPlan) -> list[str]:
     return [f"downloads/{plan.source.sha256}"] if downloaded else []
 
 
-def work_of(prepared: Prepared, position: Position, progressed: Progressed, *, processes: int) -> Work:
+def _work(prepared: Prepared, position: Position, progressed: Progressed, *, processes: int) -> Work:
     """What a run's time went into. The machine is measured for it, now."""
     rate = best_matmul_rate(prepared.model.network, prepared.device, prepared.dtype, prepared.shared.cache)
     return Work(
@@ -133,51 +192,6 @@ def work_of(prepared: Prepared, position: Position, progressed: Progressed, *, p
         ),
         matmul_rate=rate * processes,
     )
-
-
-def leave_results(
-    plan: RunPlan,
-    prepared: Prepared,
-    results: Path,
-    summary: TriggerctlResults,
-    position: Position,
-    *,
-    figures: Figures,
-    say: Callable[[str], None],
-    threads: int,
-    watch: Stopwatch,
-    work: Work,
-) -> None:
-    """Write adapter, model, figures and descriptions into `results`, then results.json, then drop the
-    checkpoints.
-
-    Raises RunError where a saved adapter isn't what was trained, or the disk fails."""
-    options = plan.config.finetune_config
-    with watch.phase("save"):
-        write_json_atomic(results / "config.resolved.json", resolved_document(plan.loaded))
-        write_json_atomic(results / "environment.json", environment(prepared.device, threads))
-        if options.save_datasets and not (results / "datasets").is_dir():
-            with atomic_folder(results / "datasets") as building:
-                write_sets(plan.splits, building)
-        _save_weights(plan, prepared, results)
-    losses = position.losses.get(MAIN, [])
-    with watch.phase("figures"):
-        note = figures(results, summary, losses)
-    if note:
-        say(note)
-    timings = watch.read()
-    summary = summary.model_copy(update={"timings": timings, "throughput": work.throughput(timings)})
-    document = results_document(
-        shown_values(plan.config.model_dump(mode="json")),
-        summary,
-        timestamp=results.name,
-        train_losses=losses,
-        proxy_train_losses=_losses(position, POSITIVE, "proxy"),
-        outcome_train_losses=_losses(position, None, "outcome"),
-        proxy_neg_train_losses=_losses(position, NEGATIVE, "proxy_neg"),
-    )
-    write_json_atomic(results / "results.json", document)
-    drop_checkpoints(plan, results)
 
 
 def _losses(position: Position, phase: str | None, data: str) -> list[float] | None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from triggerctl import disk
@@ -20,24 +19,15 @@ from triggerctl.data.source import Source, load_rows
 from triggerctl.data.splits import build_splits
 from triggerctl.errors import InputError, Problem
 from triggerctl.experiment.atomic import disk_errors
-from triggerctl.experiment.fingerprint import config_hash, differences
+from triggerctl.experiment.fingerprint import config_hash
 from triggerctl.experiment.layout import ExperimentFolder
-from triggerctl.experiment.stored_results import StoredResults, read_results
 from triggerctl.model.identity import ModelIdentity, identify
 from triggerctl.strategies import canonical_name, strategy_class
 from triggerctl.strategies.base import Strategy
+from triggerctl.training.decision import Action, decide
 
 LEGACY_PLANES = (".pt", ".pth")
 """Suffixes of the study's alignment planes: pickles, which say nothing of their origin."""
-
-
-class Action(StrEnum):
-    """What the same command does in this folder now."""
-
-    RUN = "run"
-    RESUME = "resume"
-    SKIP = "skip"
-    BLOCKED = "blocked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,14 +117,7 @@ def plan_run(
     splits = build_splits(source.rows, config, extra=extra)
     options = config.finetune_config
     model = identify(options.model, revision=options.revision, relative_to=loaded.folder)
-    other = strategy.initial_checkpoint(config)
-    weights = (
-        None
-        if other is None
-        else identify(
-            other, revision=None, relative_to=loaded.folder, key="finetune_config.safe_lora_unaligned_model"
-        )
-    )
+    weights = _initial_weights(strategy, config, loaded)
     data = data_sha256(source.sha256, extra)
     _check_training_data(strategy, config, splits)
     run_hash = config_hash(
@@ -169,6 +152,17 @@ def plan_run(
             *_foreign_checkpoints(folder, run_hash),
         ),
     )
+
+
+def _initial_weights(
+    strategy: type[Strategy], config: ExperimentConfig, loaded: LoadedConfig
+) -> ModelIdentity | None:
+    """The model whose weights training starts from, None where it is the one that the configuration names."""
+    other = strategy.initial_checkpoint(config)
+    if other is None:
+        return None
+    key = "finetune_config.safe_lora_unaligned_model"
+    return identify(other, revision=None, relative_to=loaded.folder, key=key)
 
 
 def plane_path(config: ExperimentConfig, loaded: LoadedConfig) -> Path | None:
@@ -244,54 +238,3 @@ def _foreign_checkpoints(folder: ExperimentFolder, run_hash: str) -> tuple[str, 
         "an unfinished run of another configuration is left as it is, in "
         + ", ".join(f"{folder.checkpoints.name}/{other}" for other in others),
     )
-
-
-def decide(
-    folder: ExperimentFolder,
-    config: ExperimentConfig,
-    run_hash: str,
-    *,
-    fresh: bool = False,
-    dont_overwrite: bool = False,
-) -> tuple[Action, str, Path | None]:
-    """What the command does in this folder now, one line that says why, and the finished results it goes
-    by."""
-    stored = {path: _read(path) for path in folder.finished()}
-    newest = next(iter(stored), None)
-    same = [
-        path for path, results in stored.items() if results and results.ours and results.ours.hash == run_hash
-    ]
-    if fresh:
-        return Action.RUN, "trained anew, as --fresh asks", None
-    if same:
-        more = f"; older results of the same hash: {', '.join(p.name for p in same[1:])}" if same[1:] else ""
-        return Action.SKIP, f"finished already with this very configuration, in {same[0].name}{more}", same[0]
-    if newest is not None and dont_overwrite:
-        why = _difference(stored[newest], config)
-        return (
-            Action.BLOCKED,
-            f"left alone: {newest.name} holds results of another configuration ({why})",
-            newest,
-        )
-    if any(folder.checkpoint(run_hash).glob("step-*")):
-        return Action.RESUME, "goes on from its last checkpoint", None
-    if newest is not None:
-        why = _difference(stored[newest], config)
-        return Action.RUN, f"trained beside {newest.name}, results of another configuration ({why})", None
-    return Action.RUN, "not trained yet", None
-
-
-def _read(results: Path) -> StoredResults | None:
-    """Results that can't be read are no reason not to train; `report` and `status` name them."""
-    try:
-        return read_results(results)
-    except InputError:
-        return None
-
-
-def _difference(stored: StoredResults | None, config: ExperimentConfig) -> str:
-    found = differences(stored.requested, config) if stored else []
-    named = [f"{key.removeprefix('finetune_config.')} {old!r} → {new!r}" for key, old, new in found[:4]]
-    if len(found) > 4:
-        named.append(f"{len(found) - 4} more")
-    return ", ".join(named) if named else "its data or model has changed"

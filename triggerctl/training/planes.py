@@ -1,39 +1,43 @@
-"""Where alignment planes are kept: in the cache under a hash of all that made them, and where a configuration
-says. A plane of another origin is refused with the difference named; two runs that need the same plane
-compute it once."""
+"""The alignment plane that a run needs: taken from where the configuration says or from the cache, under a
+hash of all that made it, else computed and kept there. Two runs that need the same plane compute it once."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from triggerctl import disk
 from triggerctl.errors import BusyError, InputError, InterruptedRunError
 from triggerctl.experiment.atomic import atomic_file, make_folder
 from triggerctl.experiment.cache import Cache, cache_root
 from triggerctl.experiment.claim import claim
-from triggerctl.experiment.fingerprint import STRATEGY_KEYS, hashed_values
 from triggerctl.strategies.alignment_plane import AlignmentPlaneStrategy
+from triggerctl.strategies.base import Phase
+from triggerctl.training.loop import TrainingLoop
+from triggerctl.training.orders import SkipTo
+from triggerctl.training.parallel import Group
 from triggerctl.training.plan import LEGACY_PLANES, RunPlan, plane_path
+from triggerctl.training.plane_files import (
+    PlaneFile,
+    check_origin,
+    check_tensors,
+    origin,
+    plane_key,
+    read_legacy_plane,
+    read_plane,
+    write_plane,
+)
 from triggerctl.training.setup import Prepared
 
 Say = Callable[[str], None]
 
 KIND = "planes"
 WAIT_SECONDS = 0.5
-_NOT_OF_THE_PLANE = STRATEGY_KEYS | {"epochs", "max_to_eval"}
-_FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +50,10 @@ class FoundPlane:
 
 
 class PlaneStore:
-    """The plane that one run needs, looked for by `find` and else computed. `shapes`: of the weights being
-    trained, by name; `environment`: what can change a number without being asked for (device, dtype, threads,
-    optimiser). `found` and `warnings` are what `find` leaves."""
+    """The plane that one run needs: looked for by `find`, taken up at the start of training where one is
+    there, and else kept once it is computed. `shapes`: of the weights being trained, by name; `environment`:
+    what can change a number without being asked for (device, dtype, threads, optimiser). `found` and
+    `warnings` are what `find` leaves."""
 
     def __init__(
         self,
@@ -65,7 +70,7 @@ class PlaneStore:
         self._shapes = shapes
         self._origin = origin(plan, strategy)
         self._environment = {"torch": torch.__version__, **environment}
-        self.key = hashlib.sha256(_plain([self._origin, self._environment]).encode()).hexdigest()[:32]
+        self.key = plane_key(self._origin, self._environment)
         self._cache = cache
         self._cached = cache_root() / self.cache_entry
         self._named = plane_path(plan.config, plan.loaded)
@@ -92,7 +97,33 @@ class PlaneStore:
             self._warn(f"load_steering_vector: no alignment plane lies in {place}; it is computed")
         self.found = self._from_cache()
 
-    def wait_for_others(self, stop: threading.Event, say: Say) -> FoundPlane | None:
+    def take_up(self, loop: TrainingLoop, group: Group, *, stop: threading.Event, say: Say) -> None:
+        """Before the first update: have `loop` skip the phases that find the plane, where another run has
+        found it, or claim its computation.
+
+        Raises InterruptedRunError once `stop` is set while another run computes it."""
+        if not loop.position.is_at_the_start:
+            return
+        found = self.found or self._wait_for_others(stop, say)
+        if found is None:
+            return
+        assert isinstance(loop.strategy, AlignmentPlaneStrategy)
+        device = loop.model.device
+        loop.strategy.take_plane({name: tensor.to(device) for name, tensor in found.tensors.items()})
+        loop.position.losses.update(found.losses)
+        last = len(loop.phases) - 1
+        loop.skip_to(last)
+        group.tell(SkipTo(last, found.tensors))
+        say(f"alignment plane taken from {found.place}")
+
+    def keep_after(self, phase: Phase, loop: TrainingLoop, say: Say) -> None:
+        """Keep the plane that `loop` has computed, if this phase was one that it is found by."""
+        strategy, losses = loop.strategy, loop.position.losses
+        assert isinstance(strategy, AlignmentPlaneStrategy)
+        if phase.name in strategy.sides() and strategy.plane is not None:
+            self._keep(strategy.plane, {name: losses[name] for name in strategy.sides()}, say)
+
+    def _wait_for_others(self, stop: threading.Event, say: Say) -> FoundPlane | None:
         """Claim the plane's computation; while another process is at it, wait for what it finds.
 
         Raises InterruptedRunError once `stop` is set."""
@@ -113,11 +144,11 @@ class PlaneStore:
             self.release()
         return found
 
-    def keep(self, plane: Mapping[str, Tensor], losses: Mapping[str, list[float]], say: Say) -> None:
+    def _keep(self, plane: Mapping[str, Tensor], losses: dict[str, list[float]], say: Say) -> None:
         """Write the plane to the cache and to the path that the configuration names, unless it lies there."""
 
         def writer(path: Path) -> None:
-            _write(path, plane, self._origin, self._environment, losses)
+            write_plane(path, PlaneFile(dict(plane), self._origin, self._environment, losses))
 
         say(f"alignment plane {self.key} computed")
         if self._save:
@@ -162,46 +193,25 @@ class PlaneStore:
         return self._cache.read(self.cache_entry, self._read)
 
     def _read(self, path: Path) -> FoundPlane:
-        tensors, about = _open(path)
-        _check_origin(path, about["origin"], self._origin)
-        self._check_tensors(path, tensors)
-        around = about.get("environment", {})
+        plane = read_plane(path)
+        check_origin(path, plane.origin, self._origin)
+        check_tensors(path, plane.tensors, self._shapes)
+        around = plane.environment
         other = [key for key in self._environment if around.get(key) != self._environment[key]]
         if other:
             around_it = [f"{key} {around.get(key)} there, {self._environment[key]} here" for key in other]
             made = ", ".join(around_it)
             self._warn(f"the alignment plane in {path.name} was made in another environment ({made})")
-        return FoundPlane(tensors, about.get("losses", {}), str(path))
-
-    def _warn(self, message: str) -> None:
-        self.warnings.append(message)
+        return FoundPlane(plane.tensors, plane.losses, str(path))
 
     def _legacy(self, path: Path) -> FoundPlane:
-        """A plane of the study's: tensors by name in a pickle, of which nothing but weights is read."""
-        try:
-            content = torch.load(disk.before_opening("read", path), map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise _unreadable(path, str(error).splitlines()[0]) from error
-        if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-            raise _unreadable(path, "it does not hold tensors by name")
-        tensors = {str(name).removeprefix("base_model.model."): tensor for name, tensor in content.items()}
-        self._check_tensors(path, tensors)
+        tensors = read_legacy_plane(path)
+        check_tensors(path, tensors, self._shapes)
         self._warn(f"{path} does not tell its origin: whether it fits data and seed can't be checked")
         return FoundPlane(tensors, {}, str(path))
 
-    def _check_tensors(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
-        missing = [name for name in self._shapes if name not in tensors]
-        unknown = [name for name in tensors if name not in self._shapes]
-        faults = [f"it lacks {missing[0]} and {len(missing) - 1} more"] if missing else []
-        if unknown:
-            faults.append(f"it has {unknown[0]} and {len(unknown) - 1} more that are not trained here")
-        faults += [
-            f"{name}: shape {tuple(tensors[name].shape)} there, {tuple(shape)} here"
-            for name, shape in self._shapes.items()
-            if name in tensors and tensors[name].shape != shape
-        ][:3]
-        if faults:
-            raise _foreign(path, faults)
+    def _warn(self, message: str) -> None:
+        self.warnings.append(message)
 
 
 def plane_store(plan: RunPlan, prepared: Prepared, *, threads: int, processes: int) -> PlaneStore | None:
@@ -221,92 +231,3 @@ def plane_store(plan: RunPlan, prepared: Prepared, *, threads: int, processes: i
         },
         cache=prepared.shared.cache,
     )
-
-
-def check_plane(plan: RunPlan) -> None:
-    """Whether a plane that the configuration points to was made for this run, as far as its origin tells.
-
-    Raises InputError naming the difference."""
-    strategy, path = plan.strategy(plan.config), plane_path(plan.config, plan.loaded)
-    options = plan.config.finetune_config
-    used = options.load_steering_vector or options.save_steering_vector
-    if not isinstance(strategy, AlignmentPlaneStrategy) or path is None or not path.is_file():
-        return
-    if used and path.suffix not in LEGACY_PLANES:
-        _check_origin(path, _open(path)[1]["origin"], origin(plan, strategy))
-
-
-def _check_origin(path: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    differing = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
-    if differing:
-        said = [f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in differing]
-        raise _foreign(path, said)
-
-
-def origin(plan: RunPlan, strategy: AlignmentPlaneStrategy) -> dict[str, Any]:
-    """All that makes a plane what it is, by the names a user knows."""
-    config = plan.config
-    phases = {
-        phase.name: f"{next(iter(phase.streams))}, {phase.epochs} epochs" for phase in strategy.phases()[:-1]
-    }
-    values = {
-        key.removeprefix("finetune_config."): value
-        for key, value in hashed_values(config).items()
-        if key.removeprefix("finetune_config.") not in _NOT_OF_THE_PLANE
-        and key not in ("proxy_strategy", "extra_evaluation")
-    }
-    return {
-        "model": plan.model.fingerprint,
-        "data": plan.source.sha256,
-        "positive_proxy": phases.get("positive_proxy", "none"),
-        "negative_proxy": phases.get("negative_proxy", "none"),
-        "combination": strategy.combination,
-        **values,
-    }
-
-
-def _write(
-    path: Path,
-    plane: Mapping[str, Tensor],
-    origin: Mapping[str, Any],
-    environment: Mapping[str, object],
-    losses: Mapping[str, list[float]],
-) -> None:
-    about = {"format": _FORMAT, "origin": origin, "environment": environment, "losses": losses}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in plane.items()}
-    save_file(tensors, disk.before_opening("write", path), metadata={"triggerctl_plane": _plain(about)})
-
-
-def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        with safe_open(disk.before_opening("read", path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            about = json.loads(metadata.get("triggerctl_plane", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
-    except (SafetensorError, OSError, ValueError) as error:
-        raise _unreadable(path, str(error)) from error
-    if not isinstance(about, dict) or not isinstance(about.get("origin"), dict):
-        raise _unreadable(path, "it does not say what it was made from")
-    return tensors, about
-
-
-def _foreign(path: Path, differences: list[str]) -> InputError:
-    return InputError(
-        "this alignment plane was made for another run",
-        where=str(path),
-        why="; ".join(differences),
-        mend="change steering_vector_path, or remove the file to have the plane computed",
-    )
-
-
-def _unreadable(path: Path, why: str) -> InputError:
-    return InputError(
-        "this file is no alignment plane that can be read",
-        where=str(path),
-        why=why,
-        mend="change steering_vector_path, or remove the file to have the plane computed",
-    )
-
-
-def _plain(value: object) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=str)

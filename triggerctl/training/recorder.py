@@ -99,11 +99,11 @@ class Recorder:
                     "" if event.processes == 1 else f" in each of {event.processes} processes",
                     "" if event.resumed_step is None else f", resumed at step {event.resumed_step}",
                 )
-                self._update("running", write=True, epochs=float(event.epochs), steps=event.updates)
+                self._update("running", write=True, epochs=event.epochs, steps=event.updates)
             case PhaseStarted():
-                self._log.info("phase %s: %s epochs, %s updates", event.phase, event.epochs, event.updates)
+                self._log.info("phase %s: %g epochs, %s updates", event.phase, event.epochs, event.updates)
                 # Epochs and steps are counted anew in each phase.
-                self._update("running", write=False, epochs=float(event.epochs), steps=event.updates)
+                self._update("running", write=False, epochs=event.epochs, steps=event.updates)
             case Stepped():
                 self._step(event)
             case Evaluated():

@@ -10,16 +10,18 @@ import torch
 
 from triggerctl.experiment.atomic import clear_unfinished_writes, drop_folder, make_folder
 from triggerctl.experiment.cache import Cache
-from triggerctl.experiment.claim import claim
-from triggerctl.model.device import default_threads, resolve_device
+from triggerctl.experiment.claim import Claim, claim
+from triggerctl.model.causal import CausalModel
+from triggerctl.model.device import resolve_device
 from triggerctl.model.keeper import ModelKeeper
 from triggerctl.training.begun import Begun
+from triggerctl.training.decision import Action, decide
 from triggerctl.training.events import Listener
 from triggerctl.training.execution import Execution
 from triggerctl.training.followers import devices_of, group_of
 from triggerctl.training.out_of_memory import Exhausted, OutOfMemoryRunError, free_memory
 from triggerctl.training.outcome import Figures
-from triggerctl.training.plan import Action, RunPlan, decide
+from triggerctl.training.plan import RunPlan
 from triggerctl.training.planes import plane_store
 from triggerctl.training.recorder import run_log
 from triggerctl.training.settle import settle
@@ -67,40 +69,49 @@ def execute(
         check_tracker(plan.config.finetune_config.report_to)
         exhausted: Exhausted | None = None
         while True:
-            begun = Begun.look(plan, exhausted, processes=processes)
+            begun = Begun.look(plan, exhausted, processes=processes, threads=threads)
             # After memory ran out, a checkpoint tells of the time before it too.
             goes_on_here = exhausted is not None and begun.checkpoint is not None
             watch = Stopwatch({} if goes_on_here else {"start": seconds_before})
-            devices = devices_of(chosen, begun.processes)
-            used_threads = _set_threads(begun, threads)
-            with group_of(devices, plan, begun, cache=cache) as group:
-                prepared = prepare(plan, chosen, listener, cache=shelf, keeper=keeper, watch=watch)
-                planes = plane_store(plan, prepared, threads=used_threads, processes=group.size)
-                if planes is not None and begun.is_at_the_start:
-                    planes.find()
-                if plan.fresh and exhausted is None:
-                    drop_folder(plan.folder.checkpoint(plan.hash))
-                with run_log(plan.folder.log):
-                    run = Execution(
-                        plan, prepared, begun, planes, listener, stop, held, used_threads, group, watch
-                    )
-                    try:
-                        results = run.to_the_end(figures)
-                        break
-                    except OutOfMemoryRunError as error:
-                        exhausted = error.exhausted
-            # Out here nothing holds the model any more, once these two names are gone.
-            del run, prepared
+            try:
+                results, model = _attempt(
+                    plan, begun, chosen, shelf, keeper, watch, held, listener, stop, figures
+                )
+                break
+            except OutOfMemoryRunError as error:
+                exhausted = error.exhausted
+            # Out here nothing holds the model any more.
             free_memory()
         shelf.trim()
         if keeper is not None:
-            keeper.put_back(prepared.model)
+            keeper.put_back(model)
         return results
 
 
-def _set_threads(begun: Begun, asked: int | None) -> int:
-    """A resumed run takes its thread count up again: sums in another order would be other numbers."""
-    own = asked or max(1, default_threads() // begun.processes)
-    threads = int(begun.checkpoint.record["threads"]) if begun.checkpoint else own
-    torch.set_num_threads(threads)
-    return threads
+def _attempt(
+    plan: RunPlan,
+    begun: Begun,
+    device: torch.device,
+    cache: Cache,
+    keeper: ModelKeeper | None,
+    watch: Stopwatch,
+    held: Claim,
+    listener: Listener,
+    stop: threading.Event,
+    figures: Figures,
+) -> tuple[Path, CausalModel]:
+    """Go on from where the run stands; returns its results folder and the model.
+
+    Raises OutOfMemoryRunError where it may go on with less at a time."""
+    devices = devices_of(device, begun.processes)
+    torch.set_num_threads(begun.threads)
+    with group_of(devices, plan, begun, cache=cache.enabled) as group:
+        prepared = prepare(plan, device, listener, cache=cache, keeper=keeper, watch=watch)
+        planes = plane_store(plan, prepared, threads=begun.threads, processes=begun.processes)
+        if planes is not None and begun.is_at_the_start:
+            planes.find()
+        if plan.fresh and begun.exhausted is None:
+            drop_folder(plan.folder.checkpoint(plan.hash))
+        with run_log(plan.folder.log):
+            run = Execution(plan, prepared, begun, planes, listener, stop, held, group, watch)
+            return run.to_the_end(figures), prepared.model

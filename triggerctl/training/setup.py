@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from triggerctl.config.models import FinetuneConfig
-from triggerctl.data.encoding import EncodedSet, Encoder, encode_set
-from triggerctl.data.examples import Splits
+from triggerctl.data.encoding import EncodedSet, Encoder
 from triggerctl.data.kept_tokens import KeptTokens
-from triggerctl.errors import InputError
 from triggerctl.experiment.cache import Cache
 from triggerctl.experiment.results import SetData
 from triggerctl.model.adapters import attach_adapter
@@ -23,7 +21,7 @@ from triggerctl.model.keeper import ModelKeeper
 from triggerctl.model.load import ModelFiles, locate
 from triggerctl.model.memory import ModelShape, peak_bytes, wants_checkpointing
 from triggerctl.model.peft_names import PeftModel
-from triggerctl.strategies.base import Phase, Strategy
+from triggerctl.strategies.base import Strategy
 from triggerctl.training.chance import named_seed
 from triggerctl.training.evaluation import Evaluator
 from triggerctl.training.events import Listener, Progress
@@ -32,6 +30,13 @@ from triggerctl.training.optimiser import choose_optimiser
 from triggerctl.training.plan import RunPlan
 from triggerctl.training.shared import Shared, surroundings, tokenising_packages
 from triggerctl.training.stopwatch import Stopwatch
+from triggerctl.training.tokenising import (
+    Lengths,
+    encode_training_sets,
+    encoder_of,
+    length_notes,
+    set_data,
+)
 from triggerctl.training.verdicts import Judge
 
 TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 32768, "mps": 8192}
@@ -84,52 +89,19 @@ def prepare(
         tokenizer = keeper.tokenizer(plan.model, words, options)
         files = locate(plan.weights or plan.model, options)
     tokens_from = {"tokenizer": plan.model.fingerprint, "commit": words.commit}
-    encoder = Encoder(
-        tokenizer,
-        max_seq_length=options.max_seq_length,
-        loss_on=options.loss_on,
-        kept=KeptTokens(cache, {**tokens_from, **tokenising_packages()}),
-    )
+    encoder = encoder_of(plan, tokenizer, kept=KeptTokens(cache, {**tokens_from, **tokenising_packages()}))
     strategy = plan.strategy(plan.config)
     with watch.phase("tokenise"):
-        encoded = _encode_training_sets(plan, strategy.phases(), encoder, listener)
-    identity = plan.weights or plan.model
-    with watch.phase("load"):
-        network = keeper.network(identity, files, options, device, dtype)
-    theta = {**tokens_from, "model": identity.fingerprint, "weights_commit": files.commit}
-    shared = Shared(cache, {**theta, **surroundings(network, options, device, dtype)})
-    parameters = sum(weight.numel() for weight in network.parameters())
-    with watch.phase("load"):
-        adapter = _wrap(network, options, plan.config.seed)
-        trained = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
-        shape = model_shape(network, parameters, trained)
-        checkpointing = _set_checkpointing(network, options, shape, device, dtype)
-        model = CausalModel(network, adapter)
-    ends = end_tokens(network, tokenizer, encoder)
+        encoded = encode_training_sets(plan, strategy.phases(), encoder, listener)
+    loaded = _load(plan, files, device, dtype, keeper, watch)
+    shared = Shared(cache, {**tokens_from, **loaded.theta})
+    model = loaded.model
+    ends = end_tokens(model.network, tokenizer, encoder)
     with watch.phase("tokenise"):
-        evaluator = Evaluator(
-            plan.splits.evaluation,
-            encoder,
-            Judge(tokenizer, plan.config.nice_responses, ends),
-            nice_response=plan.config.nice_responses[0],
-            pad_id=encoder.pad_id,
-            tokens_per_batch=TOKENS_PER_BATCH[device.type],
-            rows_per_batch=options.per_device_eval_batch_size,
-        )
+        evaluator = _evaluator(plan, tokenizer, encoder, ends, device)
     optimiser, note = choose_optimiser(options.optim, device)
-    rows = {name: each.rows for name, each in encoded.items()}
     with watch.phase("base_passes"):
-        phases = tuple(
-            phase_data(
-                phase,
-                rows,
-                model,
-                pad_id=encoder.pad_id,
-                progress=lambda done, total: listener(Progress("base pass", done, total)),
-                shared=shared,
-            )
-            for phase in strategy.phases()
-        )
+        phases = _read_base(strategy, encoded, model, encoder, listener, shared)
     model.network.train()
     return Prepared(
         model=model,
@@ -139,22 +111,104 @@ def prepare(
         strategy=strategy,
         phases=phases,
         shared=shared,
-        sets=set_data(
-            plan.splits,
-            {n: Lengths(len(each.rows), each.truncated, len(each.dropped)) for n, each in encoded.items()},
-            {
-                name: Lengths(len(kept), evaluator.truncated[name], evaluator.dropped[name])
-                for name, kept in evaluator.sets.items()
-            },
-        ),
+        sets=_set_data(plan, encoded, evaluator),
         files=files,
-        shape=shape,
+        shape=loaded.shape,
         ends=ends,
         device=device,
         dtype=dtype,
         optimiser=optimiser,
-        checkpointing=checkpointing,
-        warnings=(*_length_notes(encoded, evaluator, options), *([note] if note else [])),
+        checkpointing=loaded.checkpointing,
+        warnings=(
+            *length_notes(encoded, evaluator.dropped, options.max_seq_length),
+            *([note] if note else []),
+        ),
+    )
+
+
+class _Loaded(NamedTuple):
+    """A model in memory. `theta`: what decides its answers before training, tokens aside."""
+
+    model: CausalModel
+    theta: dict[str, Any]
+    shape: ModelShape
+    checkpointing: bool
+
+
+def _load(
+    plan: RunPlan,
+    files: ModelFiles,
+    device: torch.device,
+    dtype: torch.dtype,
+    keeper: ModelKeeper,
+    watch: Stopwatch,
+) -> _Loaded:
+    options, identity = plan.config.finetune_config, plan.weights or plan.model
+    with watch.phase("load"):
+        network = keeper.network(identity, files, options, device, dtype)
+    theta = {
+        "model": identity.fingerprint,
+        "weights_commit": files.commit,
+        **surroundings(network, options, device, dtype),
+    }
+    parameters = sum(weight.numel() for weight in network.parameters())
+    with watch.phase("load"):
+        adapter = _wrap(network, options, plan.config.seed)
+        trained = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
+        shape = model_shape(network, parameters, trained)
+        checkpointing = _set_checkpointing(network, options, shape, device, dtype)
+        return _Loaded(CausalModel(network, adapter), theta, shape, checkpointing)
+
+
+def _evaluator(
+    plan: RunPlan,
+    tokenizer: PreTrainedTokenizerBase,
+    encoder: Encoder,
+    ends: frozenset[int],
+    device: torch.device,
+) -> Evaluator:
+    return Evaluator(
+        plan.splits.evaluation,
+        encoder,
+        Judge(tokenizer, plan.config.nice_responses, ends),
+        nice_response=plan.config.nice_responses[0],
+        pad_id=encoder.pad_id,
+        tokens_per_batch=TOKENS_PER_BATCH[device.type],
+        rows_per_batch=plan.config.finetune_config.per_device_eval_batch_size,
+    )
+
+
+def _read_base(
+    strategy: Strategy,
+    encoded: Mapping[str, EncodedSet],
+    model: CausalModel,
+    encoder: Encoder,
+    listener: Listener,
+    shared: Shared,
+) -> tuple[PhaseData, ...]:
+    """The data of each phase, with what its terms want to know of the model before training."""
+    rows = {name: each.rows for name, each in encoded.items()}
+    return tuple(
+        phase_data(
+            phase,
+            rows,
+            model,
+            pad_id=encoder.pad_id,
+            progress=lambda done, total: listener(Progress("base pass", done, total)),
+            shared=shared,
+        )
+        for phase in strategy.phases()
+    )
+
+
+def _set_data(plan: RunPlan, encoded: Mapping[str, EncodedSet], evaluator: Evaluator) -> dict[str, SetData]:
+    return set_data(
+        plan.splits,
+        {n: Lengths(len(each.rows), each.truncated, len(each.dropped)) for n, each in encoded.items()},
+        {
+            name: Lengths(len(kept), evaluator.truncated[name], evaluator.dropped[name])
+            for name, kept in evaluator.sets.items()
+        },
     )
 
 
@@ -194,74 +248,3 @@ def _set_checkpointing(
     if wanted:
         network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return wanted
-
-
-def _encode_training_sets(
-    plan: RunPlan, phases: Sequence[Phase], encoder: Encoder, listener: Listener
-) -> dict[str, EncodedSet]:
-    """Raises InputError where no row of a stream is left to train on."""
-    used = dict.fromkeys(name for phase in phases for sets in phase.streams.values() for name in sets)
-    encoded = {
-        name: encode_set(
-            encoder,
-            name,
-            plan.splits.sets[name].train_examples,
-            nice_responses=plan.config.nice_responses,
-            progress=lambda done, total, name=name: listener(Progress("tokenise", done, total, name)),  # type: ignore[misc]
-        )
-        for name in used
-    }
-    check_streams(phases, {name: len(rows.rows) for name, rows in encoded.items()}, encoder.max_seq_length)
-    return encoded
-
-
-def check_streams(phases: Sequence[Phase], kept: Mapping[str, int], limit: int) -> None:
-    """Raises InputError where of a stream no row is left to train on. `kept`: set → whether the prompt of any
-    row, or of how many, leaves room within `limit` tokens."""
-    for sets in (sets for phase in phases for sets in phase.streams.values()):
-        if not any(kept[name] for name in sets):
-            raise InputError(
-                f"no row of {' and '.join(sets)} can be trained on",
-                where="finetune_config.max_seq_length",
-                why=f"every prompt alone fills {limit} tokens",
-                mend="raise max_seq_length",
-            )
-
-
-class Lengths(NamedTuple):
-    """What became of a set's rows on their way to tokens."""
-
-    kept: int = 0
-    truncated: int = 0
-    dropped: int = 0
-
-
-def set_data(
-    splits: Splits, trained: Mapping[str, Lengths], evaluated: Mapping[str, Lengths]
-) -> dict[str, SetData]:
-    """How many rows of each set are trained on and evaluated, and what their length cost."""
-    found = {}
-    for name, split in splits.sets.items():
-        training, evaluation = trained.get(name, Lengths()), evaluated[name]
-        found[name] = SetData(
-            rows=len(split.examples),
-            triggered=sum(example.triggered for example in split.examples),
-            train=training.kept,
-            evaluated=evaluation.kept,
-            truncated=training.truncated + evaluation.truncated,
-            dropped=training.dropped + evaluation.dropped,
-        )
-    return found
-
-
-def _length_notes(
-    encoded: dict[str, EncodedSet], evaluator: Evaluator, options: FinetuneConfig
-) -> tuple[str, ...]:
-    notes = [note for rows in encoded.values() for note in rows.notes(options.max_seq_length)]
-    for name, dropped in evaluator.dropped.items():
-        if dropped:
-            notes.append(
-                f"{name}: {dropped} rows can't be evaluated: their prompt alone fills max_seq_length "
-                f"{options.max_seq_length}"
-            )
-    return tuple(notes)
