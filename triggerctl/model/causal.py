@@ -14,12 +14,12 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from triggerctl.data.batches import Batch
 from triggerctl.model.adapters import stack_adapter
 from triggerctl.model.operations import FORWARD, product_operations, widths
-from triggerctl.model.packed_attention import heeds_packing, packed_states
+from triggerctl.model.packed_attention import heeds_packing, packed_keys_and_values, packed_states
 from triggerctl.model.packing import Packed, pack, pack_shared, sent
 from triggerctl.model.peft_names import PeftModel
 from triggerctl.model.threads import WORTH_A_LANE, share_out, side_by_side, threads, threads_that_pay
@@ -120,6 +120,21 @@ class CausalModel:
         """What the head works on at every token of the packings: (tokens, hidden). Only where the model
         packs."""
         return self._through_the_layers(packed)[0]
+
+    def prefilled(self, prompts: Sequence[Sequence[int]]) -> DynamicCache | None:
+        """A cache of keys and values for what comes next in each prompt, padded on the left, its last token
+        left for the model to begin with. What prompts begin with in common is passed once. None where this
+        model can't, or a prompt has no more than that one token."""
+        if not self.packs or min(map(len, prompts)) < 2:
+            return None
+        packed = pack_shared([prompt[:-1] for prompt in prompts], self.device)
+        width = max(map(len, packed.at))
+        places = sent(torch.tensor([[0] * (width - len(at)) + list(at) for at in packed.at]), self.device)
+        cache = DynamicCache()
+        for layer, found in enumerate(packed_keys_and_values(self._decoder, packed.packings[0])):
+            keys, values = (each[:, places].transpose(0, 1) for each in found)
+            cache.update(keys, values, layer)
+        return cache
 
     def pack_shared(self, sequences: Sequence[Sequence[int]]) -> Packed:
         """The sequences for `packed`, what they begin with in common there once."""

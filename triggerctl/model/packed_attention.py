@@ -11,7 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    DynamicCache,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -86,17 +92,28 @@ def _attend(
 def packed_states(decoder: nn.Module, packing: Packing, *, every_layer: bool = False) -> tuple[Tensor, ...]:
     """What the decoder says at every token of the packing, each (tokens, hidden): its last hidden states, or
     those of every layer."""
-    output = decoder(
+    options = {"output_hidden_states": True} if every_layer else {}
+    output = _decoded(decoder, packing, use_cache=False, **options)
+    states: tuple[Tensor, ...] = output.hidden_states[1:] if every_layer else (output.last_hidden_state,)
+    return tuple(layer[0] for layer in states)
+
+
+def packed_keys_and_values(decoder: nn.Module, packing: Packing) -> list[tuple[Tensor, Tensor]]:
+    """Each layer's keys and values at every token of the packing: (key heads, tokens, size)."""
+    cache = DynamicCache()
+    _decoded(decoder, packing, use_cache=True, past_key_values=cache)
+    return [(keys[0], values[0]) for keys, values, *_ in cache]
+
+
+def _decoded(decoder: nn.Module, packing: Packing, **options: Any) -> Any:
+    return decoder(
         input_ids=packing.ids.unsqueeze(0),
         # One of four dimensions is taken for made by hand, and left alone.
         attention_mask=torch.zeros((1, 1, 1, 1), dtype=torch.bool, device=packing.ids.device),
         position_ids=packing.positions.unsqueeze(0),
-        use_cache=False,
         packing=packing,
-        **({"output_hidden_states": True} if every_layer else {}),
+        **options,
     )
-    states: tuple[Tensor, ...] = output.hidden_states[1:] if every_layer else (output.last_hidden_state,)
-    return tuple(layer[0] for layer in states)
 
 
 AttentionInterface.register(NAME, packed_attention)

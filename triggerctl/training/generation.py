@@ -39,7 +39,10 @@ def greedy_answers(
     try:
         with model.evaluating():
             written = model.network.generate(  # type: ignore[operator]  # transformers' mixin hides its type
-                input_ids=ids, attention_mask=mask, generation_config=rules
+                input_ids=ids,
+                attention_mask=mask,
+                generation_config=rules,
+                past_key_values=model.prefilled(distinct),
             )
     finally:
         model.network.generation_config = own_rules
