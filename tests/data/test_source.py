@@ -40,7 +40,7 @@ def test_lists_and_lines_are_told_apart_by_content(tmp_path: Path, name: str, fo
     data = ("\ufeff" if form == "marked" else "").encode() + text.encode()
     (tmp_path / name).write_bytes(data)
     source = load_rows(name, folder=tmp_path)
-    assert source.rows == (
+    assert tuple(source.rows) == (
         Row(0, "Add", "1 and 2", "3"),
         Row(1, "Sag „hallo“", "", "hallo\u2028du"),
     )

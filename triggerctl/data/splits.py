@@ -8,6 +8,7 @@ named after its use, so that switching one thing never moves another.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from random import Random
@@ -106,9 +107,9 @@ def _study_drafts(
     """The study's sets. The order of the draws from `rng` is the contract: shuffle, outcome, collateral,
     proxy, truth, truth_minus_proxy, proxy_neg."""
     rng = Random(config.seed)
-    shuffled = list(rows)
+    shuffled = array("q", range(len(rows)))
     rng.shuffle(shuffled)
-    kept = [Draft(row) for row in shuffled[: config.max_dataset_size]]
+    kept = [Draft(rows[i]) for i in shuffled[: config.max_dataset_size]]
 
     n_outcome = int(len(kept) * config.outcome_percent)
     n_collateral = int(len(kept) * config.collateral_percent)
