@@ -19,7 +19,7 @@ from triggerctl.sweep import run as run_module
 from triggerctl.sweep.cell import CellJob, CellOutcome, Outcome, RunSettings
 from triggerctl.sweep.check import Checked
 from triggerctl.sweep.plan import plan_sweep
-from triggerctl.sweep.record import new_record, write_record
+from triggerctl.sweep.record import last_command, new_record, write_record
 from triggerctl.sweep.run import run_sweep
 
 NOW = datetime(2025, 5, 8, 21, 26, 36, tzinfo=UTC)
@@ -30,6 +30,12 @@ def test_records_of_one_second_have_names_of_their_own_and_are_json_from_the_sta
     assert [first.name, second.name] == ["20250508_212636.json", "20250508_212636_2.json"]
     assert json.loads(second.read_text()) == {"started": NOW.isoformat(), "finished": None, "cells": []}
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_newest_of_many_sweeps_of_one_second_is_the_last(tmp_path: Path) -> None:
+    for number in range(10):
+        new_record(tmp_path, NOW).write_text(json.dumps({"command": [str(number)]}), encoding="utf-8")
+    assert last_command(tmp_path) == ["9"]
 
 
 class Done:

@@ -1,5 +1,5 @@
-"""The rows of a whole source in little memory. Most sources are larger than what one experiment takes of
-them."""
+"""The rows of a whole source in little memory. What an experiment takes of them, `max_dataset_size` at most,
+is made into texts as models see them: what that costs grows with what is taken, not with the source."""
 
 from __future__ import annotations
 

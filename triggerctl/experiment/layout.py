@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import hashlib
 import json
@@ -14,15 +13,14 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from triggerctl import disk
 from triggerctl.errors import InputError
-from triggerctl.experiment.atomic import disk_errors, make_folder
+from triggerctl.experiment.atomic import disk_errors
 from triggerctl.experiment.claim import LOCK_NAME
+from triggerctl.experiment.time_names import age_key, new_timestamped_folder
 
 CELL_PREFIX = "proxy_strategy_"
 SEED_PREFIX = "seed_"
 _LONGEST_NAME = 150
-_RESULTS_NAME = re.compile(r"(\d{8}_\d{6})(?:_(\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +108,7 @@ class ExperimentFolder:
     def finished(self) -> list[Path]:
         """The folders under `results/` that hold a results.json, newest first."""
         done = [path for path in _folders(self.results) if (path / "results.json").is_file()]
-        return sorted(done, key=lambda path: _age_key(path.name), reverse=True)
+        return sorted(done, key=lambda path: age_key(path.name), reverse=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,22 +119,6 @@ class RunListing:
     folder: ExperimentFolder
     files: frozenset[str]
     results: tuple[str, ...]
-
-
-def new_timestamped_folder(parent: Path, now: datetime, announce: Callable[[Path], None]) -> Path:
-    """Create the first folder of this name that is not there."""
-    make_folder(parent)
-    name = now.strftime("%Y%m%d_%H%M%S")
-    number = 1
-    while True:
-        folder = parent / (name if number == 1 else f"{name}_{number}")
-        number += 1
-        if folder.exists():
-            continue
-        announce(folder)
-        with disk_errors(folder, "create the folder"), contextlib.suppress(FileExistsError):
-            disk.take_folder(folder)
-            return folder
 
 
 def experiments_root(option: Path | None = None) -> Path:
@@ -232,7 +214,7 @@ def _spelt(value: object) -> str:
 def _listing(folder: ExperimentFolder, files: frozenset[str], folders: Collection[str]) -> RunListing:
     results = tuple(_inside(f"{folder.path}/results")[1]) if "results" in folders else ()
     if len(results) > 1:
-        results = tuple(sorted(sorted(results, key=_natural), key=_age_key, reverse=True))
+        results = tuple(sorted(sorted(results, key=_natural), key=age_key, reverse=True))
     return RunListing(folder, files, results)
 
 
@@ -271,11 +253,6 @@ def _folders(path: Path) -> list[Path]:
 def _natural(name: str) -> list[tuple[int, int, str]]:
     pieces = re.split(r"(\d+)", name)
     return [(0, int(piece), "") if piece.isdecimal() else (1, 0, piece) for piece in pieces if piece]
-
-
-def _age_key(name: str) -> tuple[str, int]:
-    match = _RESULTS_NAME.fullmatch(name)
-    return (match[1], int(match[2] or 1)) if match else ("", 0)
 
 
 def _unknown(name: str, path: Path, root: Path) -> InputError:
