@@ -52,7 +52,7 @@ def test_lists_and_lines_are_told_apart_by_content(tmp_path: Path, name: str, fo
 
 def test_one_line_is_a_data_set(tmp_path: Path) -> None:
     (tmp_path / "one").write_text(json.dumps(GOOD[0]), "utf-8")
-    assert load_rows("one", folder=tmp_path).rows == (Row(0, "Add", "1 and 2", "3"),)
+    assert tuple(load_rows("one", folder=tmp_path).rows) == (Row(0, "Add", "1 and 2", "3"),)
 
 
 def test_relative_paths_start_at_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
