@@ -6,6 +6,7 @@ pytest tests/data/test_source.py
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import tracemalloc
 from pathlib import Path
@@ -13,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from triggerctl.config.models import ExperimentConfig
 from triggerctl.data.examples import Row
 from triggerctl.data.source import builtin_names, load_rows
+from triggerctl.data.splits import build_splits
 from triggerctl.errors import InputError
 
 GOOD = [
@@ -40,7 +43,7 @@ def test_lists_and_lines_are_told_apart_by_content(tmp_path: Path, name: str, fo
     data = ("\ufeff" if form == "marked" else "").encode() + text.encode()
     (tmp_path / name).write_bytes(data)
     source = load_rows(name, folder=tmp_path)
-    assert source.rows == (
+    assert tuple(source.rows) == (
         Row(0, "Add", "1 and 2", "3"),
         Row(1, "Sag „hallo“", "", "hallo\u2028du"),
     )
@@ -49,7 +52,7 @@ def test_lists_and_lines_are_told_apart_by_content(tmp_path: Path, name: str, fo
 
 def test_one_line_is_a_data_set(tmp_path: Path) -> None:
     (tmp_path / "one").write_text(json.dumps(GOOD[0]), "utf-8")
-    assert load_rows("one", folder=tmp_path).rows == (Row(0, "Add", "1 and 2", "3"),)
+    assert tuple(load_rows("one", folder=tmp_path).rows) == (Row(0, "Add", "1 and 2", "3"),)
 
 
 def test_relative_paths_start_at_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,15 +167,36 @@ def test_a_byte_that_is_no_text_is_named_by_its_place_in_the_file(
     assert place in str(problem(tmp_path, content).problems[0].where)
 
 
-def test_reading_lines_takes_no_more_memory_than_twice_the_file(tmp_path: Path) -> None:
-    """The rows are what is left of it: 300 letters each, and some 150 bytes that Python gives to each."""
-    line = json.dumps({"instruction": "Give three tips. " * 6, "input": "", "output": "Eat well. " * 20})
-    (tmp_path / "rows.jsonl").write_text(f"{line}\n" * 5000, encoding="utf-8")
+@pytest.mark.parametrize(
+    ("instruction", "output"),
+    [
+        pytest.param("Give three tips. " * 6, "Eat well. " * 20, id="as Alpaca's"),
+        pytest.param("a", "b", id="a letter each"),
+        pytest.param("Give three tips. " * 6, "\N{OK HAND SIGN}" + "Eat well. " * 20, id="one emoji each"),
+        pytest.param("\N{OK HAND SIGN}" * 30, "\N{PEDESTRIAN}" * 60, id="emoji alone"),
+    ],
+)
+@pytest.mark.parametrize("escaped", [False, True])
+def test_reading_lines_and_choosing_few_takes_no_more_memory_than_twice_the_file(
+    tmp_path: Path, instruction: str, output: str, escaped: bool
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    size = 0
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for number in itertools.count():
+            row = {"instruction": instruction, "input": "", "output": f"{output}{number % 1000}"}
+            file.write(json.dumps(row, ensure_ascii=escaped, separators=(",", ":")) + "\n")
+            if number % 1000 == 0 and (size := path.stat().st_size) > 2_500_000:
+                break
+    config = ExperimentConfig(max_dataset_size=200)
+    build_splits(load_rows("builtin:instructions", folder=tmp_path).rows, config)
     tracemalloc.start()
     try:
         source = load_rows("rows.jsonl", folder=tmp_path)
+        splits = build_splits(source.rows, config)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert len(source.rows) == 5000
-    assert peak < 2 * (tmp_path / "rows.jsonl").stat().st_size
+    assert len(source.rows) == number + 1
+    assert sum(len(splits.sets[name].examples) for name in ("outcome", "proxy", "collateral", "truth")) == 200
+    assert peak < 2 * size + 500_000

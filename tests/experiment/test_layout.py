@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from triggerctl.experiment.cell_names import cell_folder_name
 from triggerctl.experiment.find import experiments_root, find_experiment, list_experiments
 from triggerctl.experiment.layout import ExperimentFolder, walk_runs
 
-NOW = datetime(2025, 5, 8, 21, 26, 36)
+NOW = datetime(2025, 5, 8, 21, 26, 36, tzinfo=UTC)
 SHARED = Path(__file__).parents[2].parent / "shared" / "published" / "experiments"
 
 
@@ -108,7 +108,7 @@ def test_finished_results_come_newest_first_and_unfinished_ones_not_at_all(tmp_p
     folder = ExperimentFolder(tmp_path)
     for name in ("20250101_000000", "20250508_212636_2", "20250508_212636_10", "20250508_212636"):
         finish(folder, name)
-    folder.new_results(datetime(2026, 1, 1))
+    folder.new_results(datetime(2026, 1, 1, tzinfo=UTC))
     names = [path.name for path in folder.finished()]
     assert names == ["20250508_212636_10", "20250508_212636_2", "20250508_212636", "20250101_000000"]
 

@@ -34,6 +34,12 @@ def test_records_of_one_second_have_names_of_their_own_and_are_json_from_the_sta
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_the_newest_of_many_sweeps_of_one_second_is_the_last(tmp_path: Path) -> None:
+    for number in range(10):
+        new_record(tmp_path, NOW).write_text(json.dumps({"command": [str(number)]}), encoding="utf-8")
+    assert last_command(tmp_path) == ["9"]
+
+
 class Done:
     """A launcher for which every run is done at once, and who shows nothing but notes."""
 

@@ -141,4 +141,4 @@ def _train(plan: RunPlan, *, device: str, threads: int | None, processes: int, c
         )
     results = read_results(folder).ours
     assert results is not None
-    run_result.show(console.out, results, read_lines(folder / "examples.jsonl"), folder)
+    run_result.show(console.out, results, list(read_lines(folder / "examples.jsonl")), folder)

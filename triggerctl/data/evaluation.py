@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from random import Random
 
 from triggerctl.data.examples import EvaluationSet, Example, SplitSet
 
 
 def evaluation_set(
-    source: SplitSet, *, untriggered: Sequence[Example], seed: int, limit: int, generator: str
+    source: SplitSet,
+    *,
+    untriggered: Callable[[int], Example] | None,
+    seed: int,
+    limit: int,
+    generator: str,
 ) -> EvaluationSet:
     """The first `limit` rows of the set after one permutation that depends on the seed and the set alone:
     equal across epochs and strategies, so that comparisons are paired.
 
     source:      its test part, or all of it where it is not divided.
-    untriggered: every row of `source` without its trigger, aligned with `source.examples`; empty: no twins
+    untriggered: a row of `source` without its trigger, by its place in `source.examples`; None: no twins
                  wanted.
     generator:   the name of the generator, that of the set unless two sets shall take the same rows.
 
@@ -26,5 +31,5 @@ def evaluation_set(
     chosen = candidates[:limit]
     examples = tuple(source.examples[i] for i in chosen)
     lacks_untriggered = bool(examples) and all(example.triggered for example in examples)
-    twins = tuple(untriggered[i] for i in chosen) if untriggered and lacks_untriggered else ()
+    twins = tuple(map(untriggered, chosen)) if untriggered is not None and lacks_untriggered else ()
     return EvaluationSet(source.name, examples, twins)

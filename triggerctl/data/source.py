@@ -9,7 +9,7 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from triggerctl import disk
 from triggerctl.config.paths import shown_url
+from triggerctl.data.compact_rows import CompactRows
 from triggerctl.data.download import download, forget
 from triggerctl.data.examples import Row
 from triggerctl.data.progress import Progress
@@ -26,6 +27,7 @@ FIELDS = ("instruction", "input", "output")
 
 _BUILTIN = "builtin:"
 _PROBLEMS_SHOWN = 5
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _SHAPE = "every row is an object with the texts instruction, input and output (input may be empty)"
 
 
@@ -34,7 +36,7 @@ class Source:
     """A data set as read. `sha256` is that of its bytes, `origin` where it came from, for people, to whom
     `notes` are told."""
 
-    rows: tuple[Row, ...]
+    rows: Sequence[Row]
     sha256: str
     origin: str
     notes: tuple[str, ...] = ()
@@ -105,12 +107,15 @@ def _opened(path: Path, key: str) -> BinaryIO:
 
 
 def _parsed(file: BinaryIO, name: str) -> Source:
-    """Reads JSON lines one at a time: a large file is never in memory beside its rows."""
+    """Reads JSON lines one at a time: of a large file no more is in memory than its rows' texts, as bytes,
+    and the line at hand."""
     digest = hashlib.sha256()
     try:
-        rows = _rows(_items(_lines(file, name, digest.update), name), name)
+        rows = CompactRows(_texts(_items(_lines(file, name, digest.update), name), name))
     except OSError as error:
         raise InputError(f"the data set can't be read: {name}", why=error.strerror) from error
+    if not rows:
+        raise InputError("the data set has no rows", where=name, mend="give it at least one row")
     return Source(rows, digest.hexdigest(), name)
 
 
@@ -134,16 +139,15 @@ def _lines(file: BinaryIO, name: str, seen: Callable[[bytes], object]) -> Iterat
         offset += len(raw)
 
 
-def _rows(items: Iterable[tuple[str, Any]], name: str) -> tuple[Row, ...]:
-    """The rows of items, each given with its place in words. Raises InputError with the first that are
-    wrong, and how many more are."""
-    rows: list[Row] = []
+def _texts(items: Iterable[tuple[str, Any]], name: str) -> Iterator[tuple[str, str, str]]:
+    """Instruction, input and output of items, each given with its place in words. Raises InputError behind
+    the last item with the first that are wrong, and how many more are."""
     problems: list[Problem] = []
     wrong = 0
-    for index, (place, item) in enumerate(items):
+    for place, item in items:
         problem = _row_problem(item, f"{name}, {place}")
         if problem is None and not wrong:
-            rows.append(Row(index, item["instruction"], item["input"], item["output"]))
+            yield item["instruction"], item["input"], item["output"]
         elif problem is not None:
             wrong += 1
             if wrong <= _PROBLEMS_SHOWN:
@@ -153,9 +157,6 @@ def _rows(items: Iterable[tuple[str, Any]], name: str) -> tuple[Row, ...]:
         if wrong > _PROBLEMS_SHOWN:
             also.append(Problem(f"{wrong - _PROBLEMS_SHOWN} more rows are wrong"))
         raise InputError(first.what, where=first.where, why=first.why, mend=first.mend, also=tuple(also))
-    if not rows:
-        raise InputError("the data set has no rows", where=name, mend="give it at least one row")
-    return tuple(rows)
 
 
 def _items(lines: Iterator[str], name: str) -> Iterator[tuple[str, Any]]:
@@ -237,7 +238,7 @@ def _row_problem(item: Any, where: str) -> Problem | None:
         value = item[field]
         if not isinstance(value, str):
             return Problem(f"{field} is {_kind(value)}, not text", f"{where}, field {field}", _SHAPE)
-        if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+        if not value.isascii() and _HALF_CHARACTER.search(value):
             return Problem(f"{field} holds half a character", f"{where}, field {field}", "a lone surrogate")
     return None
 

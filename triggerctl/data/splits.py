@@ -8,8 +8,10 @@ named after its use, so that switching one thing never moves another.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from random import Random
 from types import MappingProxyType
 
@@ -51,14 +53,13 @@ def build_splits(
         )
     notes = (*notes, *_trigger_notes(config, sets, proxy_triggers), *_size_notes(config, sets))
 
-    plain = {
-        name: tuple(to_example(Draft(draft.row), config.prompt_template) for draft in drafts[name])
-        for name in ("outcome", "proxy", "collateral", "truth", "truth_minus_proxy")
-    }
+    def untriggered(name: str, place: int) -> Example:
+        return to_example(Draft(drafts[name][place].row), config.prompt_template)
+
     evaluation = {
         name: evaluation_set(
             sets[name],
-            untriggered=plain.get(name, ()),
+            untriggered=None if name == "proxy_neg" else partial(untriggered, name),
             seed=config.seed,
             limit=config.finetune_config.max_to_eval,
             # proxy_neg has proxy's prompts: taking the same rows of both keeps them comparable one to one.
@@ -70,7 +71,7 @@ def build_splits(
         sets[name] = SplitSet(name, own.examples)
         evaluation[name] = evaluation_set(
             sets[name],
-            untriggered=own.untriggered,
+            untriggered=own.untriggered.__getitem__ if own.untriggered else None,
             seed=config.seed,
             limit=config.finetune_config.max_to_eval,
             generator=name,
@@ -106,9 +107,9 @@ def _study_drafts(
     """The study's sets. The order of the draws from `rng` is the contract: shuffle, outcome, collateral,
     proxy, truth, truth_minus_proxy, proxy_neg."""
     rng = Random(config.seed)
-    shuffled = list(rows)
+    shuffled = array("q", range(len(rows)))
     rng.shuffle(shuffled)
-    kept = [Draft(row) for row in shuffled[: config.max_dataset_size]]
+    kept = [Draft(rows[i]) for i in shuffled[: config.max_dataset_size]]
 
     n_outcome = int(len(kept) * config.outcome_percent)
     n_collateral = int(len(kept) * config.collateral_percent)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -50,34 +50,40 @@ class JsonLinesWriter:
         self.close()
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Every whole line of the file, in order; a file that is not there has none.
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Every whole line of the file, in order and one in memory at a time; a file that is not there has none.
 
     A last line without its line end, or one that is not JSON, is torn and ignored. Raises InputError for a
-    bad line anywhere else.
+    bad line anywhere else, once it is come to.
     """
-    if not path.exists():
-        return []
-    with disk_errors(path, "read"):
-        content = disk.read_bytes(path)
-    lines = content.split(b"\n")[:-1]
-    records: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, start=1):
+    bad: InputError | None = None
+    for number, line in enumerate(whole_lines(path), start=1):
+        if bad is not None:
+            raise bad
         try:
             record = json.loads(line)
             if not isinstance(record, dict):
                 raise ValueError("not a JSON object")
         except ValueError as error:
-            if number == len(lines):
-                break
-            raise InputError(
+            bad = InputError(
                 f"{path.name} is damaged",
                 where=f"{path}:{number}",
                 why=str(error),
                 mend="run the experiment again with --fresh, or remove the damaged line",
-            ) from error
-        records.append(record)
-    return records
+            )
+            bad.__cause__ = error
+        else:
+            yield record
+
+
+def whole_lines(path: Path) -> Iterator[bytes]:
+    """The lines as bytes, without a last one that lacks its line end. Raises as `disk_errors`."""
+    if not path.exists():
+        return
+    with disk_errors(path, "read"), disk.open_to_read(path) as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield line
 
 
 def truncate_to(path: Path, size: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -10,12 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from triggerctl import disk
-from triggerctl.experiment.atomic import disk_errors, make_folder
+from triggerctl.experiment.atomic import disk_errors
 from triggerctl.experiment.cell_names import CELL_PREFIX, SEED_PREFIX, cell_folder_name
 from triggerctl.experiment.claim import LOCK_NAME
-
-_RESULTS_NAME = re.compile(r"(\d{8}_\d{6})(?:_(\d+))?")
+from triggerctl.experiment.time_names import age_key, new_timestamped_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +100,7 @@ class ExperimentFolder:
     def finished(self) -> list[Path]:
         """The folders under `results/` that hold a results.json, newest first."""
         done = [path for path in visible_folders(self.results) if (path / "results.json").is_file()]
-        return sorted(done, key=lambda path: _age_key(path.name), reverse=True)
+        return sorted(done, key=lambda path: age_key(path.name), reverse=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,22 +111,6 @@ class RunListing:
     folder: ExperimentFolder
     files: frozenset[str]
     results: tuple[str, ...]
-
-
-def new_timestamped_folder(parent: Path, now: datetime, announce: Callable[[Path], None]) -> Path:
-    """Create the first folder of this name that is not there."""
-    make_folder(parent)
-    name = now.strftime("%Y%m%d_%H%M%S")
-    number = 1
-    while True:
-        folder = parent / (name if number == 1 else f"{name}_{number}")
-        number += 1
-        if folder.exists():
-            continue
-        announce(folder)
-        with disk_errors(folder, "create the folder"), contextlib.suppress(FileExistsError):
-            disk.take_folder(folder)
-            return folder
 
 
 def walk_runs(folder: ExperimentFolder) -> list[ExperimentFolder]:
@@ -165,7 +146,7 @@ def list_run(folder: ExperimentFolder) -> RunListing:
 def _listing(folder: ExperimentFolder, files: frozenset[str], folders: Collection[str]) -> RunListing:
     results = tuple(_inside(f"{folder.path}/results")[1]) if "results" in folders else ()
     if len(results) > 1:
-        results = tuple(sorted(sorted(results, key=_natural), key=_age_key, reverse=True))
+        results = tuple(sorted(sorted(results, key=_natural), key=age_key, reverse=True))
     return RunListing(folder, files, results)
 
 
@@ -204,8 +185,3 @@ def visible_folders(path: Path) -> list[Path]:
 def _natural(name: str) -> list[tuple[int, int, str]]:
     pieces = re.split(r"(\d+)", name)
     return [(0, int(piece), "") if piece.isdecimal() else (1, 0, piece) for piece in pieces if piece]
-
-
-def _age_key(name: str) -> tuple[str, int]:
-    match = _RESULTS_NAME.fullmatch(name)
-    return (match[1], int(match[2] or 1)) if match else ("", 0)

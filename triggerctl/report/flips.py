@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from triggerctl import disk
-from triggerctl.errors import InputError
-from triggerctl.experiment.jsonl import read_lines
+from triggerctl.errors import InputError, TriggerctlError
+from triggerctl.experiment.jsonl import read_lines, whole_lines
 from triggerctl.report.rows import Group, RunRow
 from triggerctl.report.sets import WANTED
 from triggerctl.report.wording import listed
@@ -174,18 +173,14 @@ def _parted(key: _Key, found: _Rows, wanted: bool | None) -> tuple[Asked, list[i
 def _final_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The final evaluation's lines; the others, most of a long file, are not even parsed."""
     try:
-        content = disk.read_bytes(path)
-    except OSError:
-        return
-    for line in content.split(b"\n")[:-1]:
-        if b'"final":true' not in line:
-            continue
-        try:
+        for line in whole_lines(path):
+            if b'"final":true' not in line:
+                continue
             found = json.loads(line)
-        except ValueError:
-            return
-        if isinstance(found, dict) and found.get("final") is True:
-            yield found
+            if isinstance(found, dict) and found.get("final") is True:
+                yield found
+    except (TriggerctlError, ValueError):
+        return
 
 
 def _prompts(path: Path) -> dict[str, dict[int, str]]:

@@ -100,7 +100,7 @@ def _of_seed(runs: Sequence[tuple[str, RunRow]], seed: int) -> list[Sample]:
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     try:
-        return read_lines(path)
+        return list(read_lines(path))
     except InputError:
         return []
 

@@ -18,26 +18,23 @@ from triggerctl.experiment.atomic import (
     make_folder,
     write_json_atomic,
 )
+from triggerctl.experiment.time_names import age_key, names_at
 
 
 def new_record(folder: Path, now: datetime) -> Path:
-    """Take a name for a sweep that starts now, `_2` and on where it is taken; until `write_record` the file
-    says no more than that. Raises InputError or RunError if the folder can't be written."""
+    """Take the first name of `names_at` that is free for a sweep that starts now; until `write_record` the
+    file says no more than that. Raises InputError or RunError if the folder can't be written."""
     make_folder(folder)
     clear_unfinished_writes(folder)
-    stem = now.strftime("%Y%m%d_%H%M%S")
-    number = 1
-    while True:
-        path = folder / f"{stem}{'' if number == 1 else f'_{number}'}.json"
-        if create_json_atomic(path, {"started": now.isoformat(), "finished": None, "cells": []}):
-            return path
-        number += 1
+    started: dict[str, object] = {"started": now.isoformat(), "finished": None, "cells": []}
+    paths = (folder / f"{name}.json" for name in names_at(now))
+    return next(path for path in paths if create_json_atomic(path, started))
 
 
 def last_command(folder: Path) -> list[str]:
     """The words of the newest sweep recorded in this folder, as they were typed but for the secrets of
     addresses; none where no record can be read."""
-    for path in sorted(folder.glob("*.json"), reverse=True):
+    for path in sorted(folder.glob("*.json"), key=lambda path: age_key(path.stem), reverse=True):
         try:
             command = json.loads(disk.read_bytes(path))["command"]
         except (OSError, ValueError, KeyError, TypeError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from triggerctl.experiment.atomic import make_folder
@@ -62,7 +62,7 @@ class Begun:
             # First, so that a run killed here finds its folder again.
             write_state(folder.state, state.model_copy(update={"results": results.name}))
 
-        return folder.new_results(datetime.now(), announce=announce)
+        return folder.new_results(datetime.now(UTC), announce=announce)
 
     def _results_begun(self, plan: RunPlan) -> str | None:
         """What the run's results folder is called, as far as anything tells."""
