@@ -44,6 +44,7 @@ from triggerctl.experiment.results import (
 )
 from triggerctl.experiment.state import Progress, RunState, read_state, run_status
 from triggerctl.experiment.stored_results import read_results
+from triggerctl.report.collect import collect
 from triggerctl.sweep.grid import cells, prepare_cell
 
 SECONDS = 5.0
@@ -345,6 +346,7 @@ def _read_results(folder: Path, content: bytes) -> None:
     file.write_bytes(content)
     (folder / "state.json").unlink(missing_ok=True)
     view_run(ExperimentFolder(folder), "it")
+    collect([folder])
     problem: TriggerctlError | None = None
     for attempt in (
         lambda: read_results(file),

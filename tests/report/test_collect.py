@@ -147,6 +147,34 @@ def test_half_a_results_file_is_named_and_the_rest_reported(tmp_path: Path) -> N
     assert "seed_5" in found.findings[0].text
 
 
+@pytest.mark.parametrize("key", ["finetune_config", "extra_evaluation", "nice_responses", "proxy_triggers"])
+@pytest.mark.parametrize("part", ["asked for", "drawn"])
+def test_a_stored_configuration_of_another_shape_is_named_and_the_rest_reported(
+    tmp_path: Path, key: str, part: str
+) -> None:
+    folder = write_sweep(tmp_path / "exp", {"naive": NAIVE})
+    file = folder / "proxy_strategy_naive/seed_5/results/20260102_030405/results.json"
+    document = json.loads(file.read_text())
+    if part == "drawn":
+        document["experiment_config"][key] = 3
+    else:
+        document["triggerctl"]["requested"] = {**document["experiment_config"], key: 3}
+    file.write_text(json.dumps(document))
+    found = collect([folder])
+    assert [group.seeds for group in found.groups] == [(1, 42)]
+    assert [finding.kind for finding in found.findings] == ["unreadable"]
+    assert key in found.findings[0].text
+
+
+def test_of_many_results_in_one_second_the_last_counts(tmp_path: Path) -> None:
+    folder = tmp_path / "exp"
+    for number in ("", "_2", "_10"):
+        results = make_results("naive", 1, NAIVE[1])
+        write_run(folder, results, make_config("naive", 1), timestamp=f"20250101_000000{number}")
+    [group] = collect([folder]).groups
+    assert group.runs[0].folder.name == "20250101_000000_10"
+
+
 def test_runs_without_finished_results_are_counted(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "exp", {"naive": NAIVE})
     waiting = folder / "proxy_strategy_naive" / "seed_7"

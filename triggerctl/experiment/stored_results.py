@@ -17,6 +17,13 @@ from triggerctl.errors import InputError
 from triggerctl.experiment.atomic import disk_errors
 from triggerctl.experiment.results import SCHEMA_VERSION, STUDY_NAMES, TriggerctlResults
 
+_SHAPES: dict[str, type] = {
+    "finetune_config": dict,
+    "extra_evaluation": dict,
+    "nice_responses": list,
+    "proxy_triggers": list,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class SetSeries:
@@ -109,6 +116,7 @@ def _pass_over_words(ours: Any) -> None:
 
 def _stored(file: Path, document: dict[str, Any]) -> StoredResults:
     config = document["experiment_config"]
+    _check_shapes(config)
     sets = {}
     for name, prefix in STUDY_NAMES.items():
         losses = _numbers(document, f"{prefix}_losses")
@@ -120,6 +128,8 @@ def _stored(file: Path, document: dict[str, Any]) -> StoredResults:
     if isinstance(ours, dict):
         check_schema(ours)
     told = TriggerctlResults.model_validate(ours) if ours is not None else None
+    if told is not None:
+        _check_shapes(told.requested or {})
     if told is not None and sum(evaluation.final for evaluation in told.evaluations) != 1:
         raise ValueError("triggerctl.evaluations: exactly one must be final")
     return StoredResults(
@@ -133,6 +143,18 @@ def _stored(file: Path, document: dict[str, Any]) -> StoredResults:
         proxy_neg_train_losses=_numbers(document, "proxy_neg_train_losses"),
         ours=told,
     )
+
+
+def _check_shapes(config: Mapping[str, Any]) -> None:
+    """Raises ValueError where a key of the stored configuration that readers look into holds something that
+    can't be looked into. Files of the study leave keys out or have null there."""
+    for key, kind in _SHAPES.items():
+        value = config.get(key)
+        if value is not None and not isinstance(value, kind):
+            raise ValueError(f"experiment_config.{key} is {value!r:.40}")
+    for name, given in (config.get("extra_evaluation") or {}).items():
+        if not isinstance(given, dict):
+            raise ValueError(f"experiment_config.extra_evaluation.{name} is {given!r:.40}")
 
 
 def check_schema(ours: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from triggerctl.experiment.fingerprint import STRATEGY_KEYS, differences
 from triggerctl.experiment.layout import ExperimentFolder, walk_runs
 from triggerctl.experiment.results import Count, SetEvaluation, TriggerctlResults
 from triggerctl.experiment.stored_results import StoredResults, read_results
+from triggerctl.experiment.time_names import age_key
 from triggerctl.garbage import all_that_is_made_stays
 from triggerctl.report.findings import Finding
 from triggerctl.report.groups import grouped, reads_of
@@ -226,7 +227,7 @@ def _newest(rows: Sequence[RunRow]) -> tuple[list[RunRow], list[Finding]]:
     kept: list[RunRow] = []
     replaced: defaultdict[str, list[str]] = defaultdict(list)
     for found in same.values():
-        *older, newest = sorted(found, key=lambda row: row.folder.name)
+        *older, newest = sorted(found, key=lambda row: age_key(row.folder.name))
         kept.append(newest.model_copy(update={"older": tuple(row.results for row in older)}))
         replaced[newest.experiment] += [
             f"{row.results} ({_outcome(row)})" for row in older if not _same(row, newest)
