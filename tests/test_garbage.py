@@ -18,10 +18,16 @@ def as_before() -> Iterator[None]:
 
 
 def test_it_is_off_within_and_on_after_an_error_too() -> None:
-    with pytest.raises(KeyError), all_that_is_made_stays():
-        assert not gc.isenabled()
-        raise KeyError
-    assert gc.isenabled()
+    seen = []
+
+    def fail() -> None:
+        with all_that_is_made_stays():
+            seen.append(gc.isenabled())
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert [*seen, gc.isenabled()] == [False, True]
 
 
 def test_where_it_was_off_it_stays_off() -> None:
@@ -34,7 +40,7 @@ def test_where_it_was_off_it_stays_off() -> None:
 def test_what_stays_for_good_is_not_gone_through_again() -> None:
     before = gc.get_freeze_count()
     with all_that_is_made_stays():
-        kept = [[] for _ in range(1000)]
+        kept: list[list[int]] = [[] for _ in range(1000)]
     assert gc.get_freeze_count() == before
     with all_that_is_made_stays(for_good=True):
         pass

@@ -9,17 +9,31 @@ from typing import Any
 import pytest
 import torch
 from small_models import VOCABULARY, llama
-from test_packing import mistral
-from transformers import PreTrainedModel
+from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel
 
 from triggerctl.model.causal import CausalModel
 from triggerctl.model.packed_attention import let_pack
-from triggerctl.training import generation
 from triggerctl.training.generation import greedy_answers
 
 BEGINNING = (3, 1, 4, 1, 5)
 PROMPTS = [(*BEGINNING, 9, 2, 6), BEGINNING, (*BEGINNING, 5, 3), (7, 8), (*BEGINNING, 9, 2, 6)]
 NEW = 6
+
+
+def mistral() -> PreTrainedModel:
+    """Its layers look back five tokens and no further."""
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=5,
+        initializer_range=0.2,
+    )
+    return MistralForCausalLM(config).double()
 
 
 class Spelling:
@@ -71,11 +85,10 @@ def test_what_prompts_begin_with_goes_through_the_model_once(monkeypatch: pytest
     seen: list[int] = []
     network.base_model.layers[0].register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
     answers(network, PROMPTS, frozenset({0}))
-    assert seen[0] == len(BEGINNING) + 2 + 1, "the beginning, and all but the last of what follows it"
-    assert set(seen[1:]) == {1}
-    assert (
-        generation.greedy_answers(
-            CausalModel(network, None), None, [], pad_id=0, ends=frozenset(), max_new_tokens=1
-        )
-        == []
-    )  # type: ignore[arg-type]
+    own = 2 + 1 + 1  # of the three prompts that have some, all but the last token
+    assert seen[1] == len(BEGINNING) + own, "after what a model is asked when it is taken up"
+    assert set(seen[2:]) == {1}
+
+
+def test_without_prompts_there_are_no_answers() -> None:
+    assert answers(llama(), [], frozenset()) == []

@@ -7,6 +7,7 @@ tried, once, when it is loaded."""
 from __future__ import annotations
 
 import logging
+from inspect import signature
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
     DynamicCache,
+    GenerationMixin,
     PretrainedConfig,
     PreTrainedModel,
 )
@@ -22,6 +24,14 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from triggerctl.model.packing import Group, Packing, pack_shared
+
+CACHE = (
+    "cache"
+    if "cache" in signature(GenerationMixin.prepare_inputs_for_generation).parameters
+    else "past_key_values"
+)
+"""What this release of transformers calls the keys and values of earlier tokens; the name has changed within
+version 5."""
 
 NAME = "triggerctl_packed"
 """As what transformers knows the attention below."""
@@ -101,7 +111,7 @@ def packed_states(decoder: nn.Module, packing: Packing, *, every_layer: bool = F
 def packed_keys_and_values(decoder: nn.Module, packing: Packing) -> list[tuple[Tensor, Tensor]]:
     """Each layer's keys and values at every token of the packing: (key heads, tokens, size)."""
     cache = DynamicCache()
-    _decoded(decoder, packing, use_cache=True, past_key_values=cache)
+    _decoded(decoder, packing, use_cache=True, **{CACHE: cache})
     return [(keys[0], values[0]) for keys, values, *_ in cache]
 
 

@@ -9,6 +9,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from triggerctl.model.causal import CausalModel
+from triggerctl.model.packed_attention import CACHE
 
 
 def greedy_answers(
@@ -42,7 +43,7 @@ def greedy_answers(
                 input_ids=ids,
                 attention_mask=mask,
                 generation_config=rules,
-                past_key_values=model.prefilled(distinct),
+                **{CACHE: model.prefilled(distinct)},
             )
     finally:
         model.network.generation_config = own_rules
