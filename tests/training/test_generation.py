@@ -54,9 +54,8 @@ def by_hand(network: PreTrainedModel, prompt: Sequence[int], ends: frozenset[int
     return " ".join(map(str, ids[len(prompt) :]))
 
 
-def answers(network: PreTrainedModel, prompts: Sequence[tuple[int, ...]], ends: frozenset[int]) -> list[str]:
+def answers(model: CausalModel, prompts: Sequence[tuple[int, ...]], ends: frozenset[int]) -> list[str]:
     tokenizer: Any = Spelling()
-    model = CausalModel(network, None)
     return greedy_answers(model, tokenizer, prompts, pad_id=0, ends=ends, max_new_tokens=NEW)
 
 
@@ -69,26 +68,27 @@ def test_answers_are_those_of_each_prompt_alone(make: Any, packs: bool) -> None:
     expected = [by_hand(network, prompt, ends) for prompt in PROMPTS]
     assert len({len(answer.split()) for answer in expected}) > 1, "some answer should end early"
     assert not packs or let_pack(network)
-    assert answers(network, PROMPTS, ends) == expected
+    assert answers(CausalModel(network, None), PROMPTS, ends) == expected
 
 
 def test_a_prompt_of_one_token_is_answered_too() -> None:
     network = llama().eval()
     expected = [by_hand(network, prompt, frozenset({0})) for prompt in [(7,), BEGINNING]]
     assert let_pack(network)
-    assert answers(network, [(7,), BEGINNING], frozenset({0})) == expected
+    assert answers(CausalModel(network, None), [(7,), BEGINNING], frozenset({0})) == expected
 
 
 def test_what_prompts_begin_with_goes_through_the_model_once(monkeypatch: pytest.MonkeyPatch) -> None:
     network = llama().eval()
     assert let_pack(network)
+    model = CausalModel(network, None)
     seen: list[int] = []
     network.base_model.layers[0].register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
-    answers(network, PROMPTS, frozenset({0}))
+    answers(model, PROMPTS, frozenset({0}))
     own = 2 + 1 + 1  # of the three prompts that have some, all but the last token
-    assert seen[1] == len(BEGINNING) + own, "after what a model is asked when it is taken up"
-    assert set(seen[2:]) == {1}
+    assert seen[0] == len(BEGINNING) + own
+    assert set(seen[1:]) == {1}
 
 
 def test_without_prompts_there_are_no_answers() -> None:
-    assert answers(llama(), [], frozenset()) == []
+    assert answers(CausalModel(llama(), None), [], frozenset()) == []
