@@ -49,7 +49,7 @@ def no_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pages_open_without_a_network(tmp_path: Path, no_images: None) -> None:
-    assert write_run_figures(RESULTS, tmp_path).note is None
+    assert write_run_figures(RESULTS, tmp_path) is None
     written = {path.name for path in tmp_path.iterdir()}
     assert written == {"plotly.min.js", *(f"{name}.html" for name in NAMES)}
     for name in NAMES:
@@ -61,8 +61,8 @@ def test_pages_open_without_a_network(tmp_path: Path, no_images: None) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not has_chrome(), reason="there is no Chrome here")
 def test_images_of_a_run_are_drawn_at_print_size(tmp_path: Path) -> None:
-    report = write_run_figures(RESULTS, tmp_path, train_losses=[2.0, 1.5, 1.2, 1.0])
-    assert report.note is None
+    note = write_run_figures(RESULTS, tmp_path, train_losses=[2.0, 1.5, 1.2, 1.0])
+    assert note is None
     for name in NAMES:
         content = (tmp_path / f"{name}.png").read_bytes()
         assert content.startswith(b"\x89PNG")
@@ -74,18 +74,18 @@ def test_without_chrome_the_pages_are_there_and_one_line_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "no" / "chrome"))
-    report = write_run_figures(RESULTS, tmp_path / "out")
-    assert report.note is not None
-    assert report.note.startswith("No PNG figures: no Chrome was found.")
-    assert "\n" not in report.note
+    note = write_run_figures(RESULTS, tmp_path / "out")
+    assert note is not None
+    assert note.startswith("No PNG figures: no Chrome was found.")
+    assert "\n" not in note
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".html", ".js"}
 
 
 def test_a_chrome_that_fails_costs_the_images_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BROWSER_PATH", str(script(tmp_path / "chrome", "exit 7")))
-    report = write_run_figures(RESULTS, tmp_path / "out")
-    assert report.note is not None
-    assert "\n" not in report.note
+    note = write_run_figures(RESULTS, tmp_path / "out")
+    assert note is not None
+    assert "\n" not in note
     assert not list((tmp_path / "out").glob("*.png"))
 
 

@@ -52,9 +52,8 @@ def figures_of(config: ExperimentConfig, drawer: Drawer | None = None) -> Figure
         from triggerctl.report.run_figures import write_run_figures
 
         wanted = {name: extra.nice for name, extra in config.extra_evaluation.items()}
-        report = write_run_figures(
+        return write_run_figures(
             results, folder, train_losses=train_losses, extra_wanted=wanted, drawer=drawer
         )
-        return report.note
 
     return draw

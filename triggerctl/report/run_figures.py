@@ -8,7 +8,6 @@ pages of one run share the `plotly.min.js` that lies with them, so that they ope
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
@@ -28,13 +27,6 @@ WIDTH, HEIGHT, PANEL = 860, 500, 360
 """Pixels of a figure, and of the part of its height that holds the curves."""
 
 
-@dataclass(frozen=True, slots=True)
-class FigureReport:
-    """`note` is one line for the user when the images could not be written, else None."""
-
-    note: str | None = None
-
-
 def write_run_figures(
     results: TriggerctlResults,
     folder: Path,
@@ -42,12 +34,13 @@ def write_run_figures(
     train_losses: Sequence[float] = (),
     extra_wanted: Mapping[str, bool] | None = None,
     drawer: Drawer | None = None,
-) -> FigureReport:
+) -> str | None:
     """Write losses, trigger_response_rate, trigger_accuracy and trigger_accuracy_bar into `folder`.
 
     `train_losses`: mean loss of each epoch (nats), drawn beside the evaluated ones; `extra_wanted`: for a
     user's own evaluation sets, whether the habit is wanted there; `drawer`: of who draws many runs. Draws no
-    random number, and never raises for want of a browser: then `note` says how to get the images.
+    random number, and never raises for want of a browser: then it returns one line that tells the user how to
+    get the images, else None.
     """
     wanted = {**WANTED, **(extra_wanted or {})}
     figures = {
@@ -63,7 +56,7 @@ def write_run_figures(
         page = to_html(figure, include_plotlyjs=script.name, div_id=name, config={"displaylogo": False})
         write_text_atomic(folder / f"{name}.html", page)
     images = {folder / f"{name}.png": figure for name, figure in figures.items()}
-    return FigureReport(write_images(images, drawer=drawer))
+    return write_images(images, drawer=drawer)
 
 
 def losses_figure(results: TriggerctlResults, train_losses: Sequence[float] = ()) -> go.Figure:
