@@ -147,18 +147,26 @@ def test_half_a_results_file_is_named_and_the_rest_reported(tmp_path: Path) -> N
     assert "seed_5" in found.findings[0].text
 
 
-@pytest.mark.parametrize("key", ["finetune_config", "extra_evaluation", "nice_responses", "proxy_triggers"])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("finetune_config", 3),
+        ("extra_evaluation", {"own": 3}),
+        ("nice_responses", 3),
+        ("proxy_triggers", [["Grief"]]),
+    ],
+)
 @pytest.mark.parametrize("part", ["asked for", "drawn"])
 def test_a_stored_configuration_of_another_shape_is_named_and_the_rest_reported(
-    tmp_path: Path, key: str, part: str
+    tmp_path: Path, key: str, value: object, part: str
 ) -> None:
     folder = write_sweep(tmp_path / "exp", {"naive": NAIVE})
     file = folder / "proxy_strategy_naive/seed_5/results/20260102_030405/results.json"
     document = json.loads(file.read_text())
     if part == "drawn":
-        document["experiment_config"][key] = 3
+        document["experiment_config"][key] = value
     else:
-        document["triggerctl"]["requested"] = {**document["experiment_config"], key: 3}
+        document["triggerctl"]["requested"] = {**document["experiment_config"], key: value}
     file.write_text(json.dumps(document))
     found = collect([folder])
     assert [group.seeds for group in found.groups] == [(1, 42)]

@@ -17,12 +17,13 @@ from triggerctl.errors import InputError
 from triggerctl.experiment.atomic import disk_errors
 from triggerctl.experiment.results import SCHEMA_VERSION, STUDY_NAMES, TriggerctlResults
 
-_SHAPES: dict[str, type] = {
-    "finetune_config": dict,
-    "extra_evaluation": dict,
-    "nice_responses": list,
-    "proxy_triggers": list,
+_SHAPES: dict[str, tuple[type[dict[str, Any]] | type[list[Any]], type]] = {
+    "finetune_config": (dict, object),
+    "extra_evaluation": (dict, dict),
+    "nice_responses": (list, str),
+    "proxy_triggers": (list, str),
 }
+"""What readers look into, and of what kind each of its values must be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +149,15 @@ def _stored(file: Path, document: dict[str, Any]) -> StoredResults:
 def _check_shapes(config: Mapping[str, Any]) -> None:
     """Raises ValueError where a key of the stored configuration that readers look into holds something that
     can't be looked into. Files of the study leave keys out or have null there."""
-    for key, kind in _SHAPES.items():
+    for key, (kind, inner) in _SHAPES.items():
         value = config.get(key)
-        if value is not None and not isinstance(value, kind):
+        if value is None:
+            continue
+        if not isinstance(value, kind):
             raise ValueError(f"experiment_config.{key} is {value!r:.40}")
-    for name, given in (config.get("extra_evaluation") or {}).items():
-        if not isinstance(given, dict):
-            raise ValueError(f"experiment_config.extra_evaluation.{name} is {given!r:.40}")
+        for each in value.values() if isinstance(value, dict) else value:
+            if not isinstance(each, inner):
+                raise ValueError(f"experiment_config.{key} holds {each!r:.40}")
 
 
 def check_schema(ours: Mapping[str, Any]) -> None:
