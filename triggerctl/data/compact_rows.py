@@ -43,6 +43,13 @@ class CompactRows(Sequence[Row]):
         places = range(len(self))[place]
         return self._row(places) if isinstance(places, int) else tuple(map(self._row, places))
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, CompactRows):
+            return NotImplemented
+        return self._ends == other._ends and self._texts == other._texts
+
+    __hash__ = None  # type: ignore[assignment]
+
     def _row(self, index: int) -> Row:
         first = index * _TEXTS
         start = self._ends[first - 1] if first else 0
