@@ -35,3 +35,11 @@ def test_places_are_counted_from_the_end_too_and_there_is_none_behind_it() -> No
 def test_rows_travel_to_other_processes() -> None:
     rows = CompactRows([("a", "\N{OK HAND SIGN}", "b")] * 3)
     assert tuple(pickle.loads(pickle.dumps(rows))) == tuple(rows)
+
+
+def test_rows_that_say_the_same_are_equal_wherever_their_texts_end() -> None:
+    rows = CompactRows([("a", "b", "c")])
+    assert rows == CompactRows([("a", "b", "c")])
+    assert rows != CompactRows([("ab", "", "c")])
+    assert rows != CompactRows([("a", "b", "d")])
+    assert rows != [("a", "b", "c")]
