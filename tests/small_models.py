@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedModel
 
 from triggerctl.assets.tokens import train_tokenizer
 from triggerctl.config.models import ExperimentConfig, FinetuneConfig
@@ -32,6 +32,20 @@ from triggerctl.training.position import Position
 
 VOCABULARY = 53
 
+_SHAPE: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.2,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": None,
+}
+
 Sets = Mapping[str, Sequence[Encoded]]
 
 
@@ -44,27 +58,25 @@ def llama(
     **changes: Any,
 ) -> LlamaForCausalLM:
     """A random Llama of two layers whose answers are far from flat."""
-    shape: dict[str, Any] = {
-        "vocab_size": vocabulary,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 256,
-        "tie_word_embeddings": tied,
-        "initializer_range": 0.2,
-        "bos_token_id": None,
-        "eos_token_id": None,
-        "pad_token_id": None,
-    }
-    config = LlamaConfig(**{**shape, **changes})
+    given = {"vocab_size": vocabulary, "tie_word_embeddings": tied, **changes}
+    config = LlamaConfig(**{**_SHAPE, **given})
     torch.manual_seed(seed)
     network = LlamaForCausalLM(config)
     for weight in network.parameters():
         weight.data = weight.data.to(dtype)
     for held in network.buffers():
         held.data = held.data.to(dtype)
+    return network
+
+
+def mistral() -> MistralForCausalLM:
+    """A random Mistral in float64 whose layers look back five tokens and no further."""
+    changes = {"max_position_embeddings": 64, "initializer_range": 0.3, "sliding_window": 5}
+    torch.manual_seed(0)
+    network = MistralForCausalLM(MistralConfig(**{**_SHAPE, **changes}))
+    for weight in network.parameters():
+        weight.data = weight.data.double()
+    network.eval()
     return network
 
 

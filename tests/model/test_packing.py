@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import causal_model, configuration, llama, rows
-from test_causal_models import FAMILIES, SHAPE, network_of
+from small_models import causal_model, configuration, llama, mistral, rows
+from test_causal_models import FAMILIES, network_of
 from torch import Tensor
-from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -25,16 +25,6 @@ from triggerctl.training.scoring import Request, score
 PACKING = [family for family in FAMILIES if family not in ("gemma2", "granite")]
 """Gemma 2 caps its attention; Granite's head can't be told from its body, and its rows go side by side."""
 LENGTHS = (4, 9, 6, 1, 17)
-
-
-def mistral() -> PreTrainedModel:
-    """Its layers look back five tokens and no further."""
-    torch.manual_seed(0)
-    network = MistralForCausalLM(MistralConfig(**SHAPE, num_key_value_heads=2, sliding_window=5))
-    for weight in network.parameters():
-        weight.data = weight.data.double()
-    network.eval()
-    return network
 
 
 def alone(network: PreTrainedModel, sequence: Sequence[int]) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import VOCABULARY, llama
-from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel
+from small_models import VOCABULARY, llama, mistral
+from transformers import PreTrainedModel
 
 from triggerctl.model.causal import CausalModel
 from triggerctl.model.packed_attention import let_pack
@@ -18,22 +18,6 @@ from triggerctl.training.generation import greedy_answers
 BEGINNING = (3, 1, 4, 1, 5)
 PROMPTS = [(*BEGINNING, 9, 2, 6), BEGINNING, (*BEGINNING, 5, 3), (7, 8), (*BEGINNING, 9, 2, 6)]
 NEW = 6
-
-
-def mistral() -> PreTrainedModel:
-    """Its layers look back five tokens and no further."""
-    torch.manual_seed(0)
-    config = MistralConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        sliding_window=5,
-        initializer_range=0.2,
-    )
-    return MistralForCausalLM(config).double()
 
 
 class Spelling:

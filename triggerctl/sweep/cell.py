@@ -187,7 +187,7 @@ def write_down_failure(job: CellJob, error: TriggerctlError, *, since: datetime)
 
 
 def _train(plan: RunPlan, settings: RunSettings, stop: threading.Event, tools: Tools) -> Path:
-    keeper = tools.keeper
+    keeper = tools.keeper  # loads the engine, with no search for garbage
     from triggerctl.training.run import execute
 
     with _output_in(plan.folder.log):
