@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -309,35 +310,73 @@ def test_a_server_that_trickles_is_given_up(server: Server, cache: Path) -> None
     assert not list(cache.iterdir())
 
 
-def test_what_unfolds_to_more_than_the_limit_is_refused(server: Server, cache: Path) -> None:
-    bomb = gzip.compress(bytes(20_000_000), compresslevel=1)
+def encoded(body: bytes, encoding: str) -> Answer:
+    """A server that says its bytes are so encoded, though it was asked for plain ones."""
 
-    def unfolds(request: BaseHTTPRequestHandler) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
         request.send_response(200)
-        request.send_header("Content-Encoding", "gzip")
-        request.send_header("Content-Length", str(len(bomb)))
+        request.send_header("Content-Encoding", encoding)
+        request.send_header("Content-Length", str(len(body)))
         request.end_headers()
         with contextlib.suppress(OSError):
-            request.wfile.write(bomb)
+            request.wfile.write(body)
 
-    server.answers = [unfolds]
-    with pytest.raises(InputError, match="too large"):
-        download(server.url, limits=replace(FAST, max_bytes=200_000))
+    return answer
+
+
+def test_what_unfolds_to_more_than_the_limit_is_refused_before_it_fills_the_memory(
+    server: Server, cache: Path
+) -> None:
+    bomb = gzip.compress(bytes(200_000_000), compresslevel=1)
+    server.answers = [encoded(bomb, "gzip")]
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="too large"):
+            download(server.url, limits=replace(FAST, max_bytes=200_000))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # A chunk that came may be 64 KiB, and would unfold to 64 MiB at once.
+    assert peak < 4_000_000
     assert not list(cache.iterdir())
 
 
-def test_a_file_that_a_server_compresses_though_it_should_not_is_read(server: Server) -> None:
-    body = gzip.compress(BODY)
+def test_what_is_compressed_twice_or_in_another_way_is_not_unfolded(server: Server, cache: Path) -> None:
+    twice = gzip.compress(gzip.compress(bytes(64_000_000)))
+    assert len(twice) < 1000
+    for encoding in ("gzip, gzip", "br", "zstd"):
+        server.answers = [encoded(twice, encoding)]
+        with pytest.raises(InputError, match=f"sends it as '{encoding}'"):
+            download(server.url, limits=FAST)
+    assert server.requests == 3
+    assert not list(cache.iterdir())
 
-    def compressed(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        request.send_header("Content-Encoding", "gzip")
-        request.send_header("Content-Length", str(len(body)))
-        request.end_headers()
-        request.wfile.write(body)
 
-    server.answers = [compressed]
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(gzip.compress(BODY), id="whole"),
+        pytest.param(gzip.compress(BODY[:100_000]) + gzip.compress(BODY[100_000:]), id="joined"),
+        pytest.param(gzip.compress(BODY, compresslevel=0), id="stored"),
+    ],
+)
+def test_a_file_that_a_server_compresses_though_it_should_not_is_read(server: Server, body: bytes) -> None:
+    server.answers = [encoded(body, "gzip")]
     assert download(server.url, limits=FAST).read_bytes() == BODY
+
+
+def test_a_compressed_file_without_its_end_is_tried_again(server: Server) -> None:
+    body = gzip.compress(BODY)
+    server.answers = [encoded(body[:-9], "gzip"), encoded(body, "gzip")]
+    assert download(server.url, limits=FAST).read_bytes() == BODY
+    assert server.requests == 2
+
+
+def test_what_is_called_compressed_and_is_not_is_refused(server: Server, cache: Path) -> None:
+    server.answers = [encoded(BODY, "gzip")]
+    with pytest.raises(InputError, match="calls gzip is none"):
+        download(server.url, limits=FAST)
+    assert not list(cache.iterdir())
 
 
 def sends_parts(body: bytes, tag: str, *, most: int | None = None) -> Answer:

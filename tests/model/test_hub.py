@@ -211,3 +211,36 @@ def test_a_hub_out_of_reach_is_told_with_what_works_without_it(offline: bool, tm
     assert "can't be reached for 'own/open'" in found["error"]
     assert ("HF_HUB_OFFLINE is set" in found["error"]) is offline
     assert "builtin:tiny" in found["error"]
+
+
+PUSH = """
+from pathlib import Path
+from small_models import causal_model, configuration, llama
+from chat_tokenizers import chat_tokenizer
+from triggerctl.errors import RunError
+from triggerctl.model.publish import publish
+model = causal_model(llama(), configuration("naive").finetune_config)
+try:
+    publish(model, chat_tokenizer("chatml", pad="</s>"), "me/mine", private=True, merged=False)
+except RunError as error:
+    print(error)
+"""
+
+
+def test_a_hub_out_of_reach_when_a_model_is_pushed_is_one_clear_block() -> None:
+    tests = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", PUSH],
+        env={
+            **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
+            **{"HF_ENDPOINT": "http://127.0.0.1:1", "HF_TOKEN": TOKEN, "NO_PROXY": "*", "no_proxy": "*"},
+            "PYTHONPATH": f"{tests}:{tests.parent}",
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "pushing to me/mine failed" in done.stdout
+    assert "ConnectError" in done.stdout
+    assert TOKEN not in done.stdout + done.stderr

@@ -25,37 +25,44 @@ LONGEST_NAMES = 60
 """Characters of experiments' names in the name of a folder."""
 
 
+Experiments = Annotated[
+    list[str], typer.Argument(metavar="EXPERIMENT…", help="Folders under the root, or paths.")
+]
+Baseline = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The strategy the others are compared with; naive if it is there."),
+]
+Compare = Annotated[
+    tuple[str, str] | None,
+    typer.Option(
+        metavar="A B",
+        help="Two strategies, or groups by their label, whose answers the page sets side by side.",
+    ),
+]
+FormatNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        metavar="NAME…",
+        help=f"Any of {', '.join(FORMATS)}; by default {', '.join(DEFAULT_FORMATS)}.",
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Where to write it; else report/ in the experiment, of several report_NAMES_… here.",
+    ),
+]
+
+
 def command(
     ctx: typer.Context,
-    experiments: Annotated[
-        list[str], typer.Argument(metavar="EXPERIMENT…", help="Folders under the root, or paths.")
-    ],
-    baseline: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="The strategy the others are compared with; naive if it is there."),
-    ] = None,
-    compare: Annotated[
-        tuple[str, str] | None,
-        typer.Option(
-            metavar="A B",
-            help="Two strategies, or groups by their label, whose answers the page sets side by side.",
-        ),
-    ] = None,
-    format_words: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--format",
-            metavar="NAME…",
-            help=f"Any of {', '.join(FORMATS)}; by default {', '.join(DEFAULT_FORMATS)}.",
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Where to write it; else report/ in the experiment, of several report_NAMES_… here.",
-        ),
-    ] = None,
+    experiments: Experiments,
+    baseline: Baseline = None,
+    compare: Compare = None,
+    format_words: FormatNames = None,
+    output: Output = None,
     as_json: Json = False,
 ) -> None:
     """Compare finished runs: means over seeds, intervals, figures, one page.

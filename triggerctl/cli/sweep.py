@@ -29,42 +29,45 @@ if TYPE_CHECKING:
     from triggerctl.sweep.plan import Sweep
 
 
+Seeds = Annotated[list[str] | None, typer.Option("--seeds", metavar="N…", help="Seeds: 1 5 42, or 1,5,42.")]
+Strategies = Annotated[
+    list[str] | None,
+    typer.Option("--strategies", metavar="NAME…", help="Strategies: naive kl, or naive,kl."),
+]
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option("--param", metavar="KEY=V,V…", help="Values for a key of config.json; several multiply."),
+]
+Jobs = Annotated[
+    str, typer.Option("--jobs", metavar="N", help="Runs at once: a number, or auto: as many as fit.")
+]
+LauncherName = Annotated[
+    str, typer.Option("--launcher", metavar="NAME", help="Where runs are trained: local, ray or slurm.")
+]
+SlurmOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slurm", metavar="KEY=VALUE", help="An option of sbatch: partition=gpu, time=8:00:00, mem=32G."
+    ),
+]
+Wait = Annotated[bool, typer.Option("--wait", help="With slurm: follow the jobs until they have ended.")]
+FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first run that fails.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would happen to each run, and end.")]
+
+
 def command(
     ctx: typer.Context,
     experiment: Experiment,
-    seed_words: Annotated[
-        list[str] | None, typer.Option("--seeds", metavar="N…", help="Seeds: 1 5 42, or 1,5,42.")
-    ] = None,
-    strategy_words: Annotated[
-        list[str] | None,
-        typer.Option("--strategies", metavar="NAME…", help="Strategies: naive kl, or naive,kl."),
-    ] = None,
-    parameters: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--param", metavar="KEY=V,V…", help="Values for a key of config.json; several multiply."
-        ),
-    ] = None,
-    jobs: Annotated[
-        str, typer.Option("--jobs", metavar="N", help="Runs at once: a number, or auto: as many as fit.")
-    ] = "auto",
-    launcher: Annotated[
-        str, typer.Option("--launcher", metavar="NAME", help="Where runs are trained: local, ray or slurm.")
-    ] = "local",
-    slurm_words: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--slurm", metavar="KEY=VALUE", help="An option of sbatch: partition=gpu, time=8:00:00, mem=32G."
-        ),
-    ] = None,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="With slurm: follow the jobs until they have ended.")
-    ] = False,
+    seed_words: Seeds = None,
+    strategy_words: Strategies = None,
+    parameters: Parameters = None,
+    jobs: Jobs = "auto",
+    launcher: LauncherName = "local",
+    slurm_words: SlurmOptions = None,
+    wait: Wait = False,
     dont_overwrite: DontOverwrite = False,
-    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first run that fails.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would happen to each run, and end.")
-    ] = False,
+    fail_fast: FailFast = False,
+    dry_run: DryRun = False,
     device: Device = "auto",
     threads: Threads = None,
     gpus_per_run: GpusPerRun = 1,

@@ -25,6 +25,7 @@ import httpx
 
 from triggerctl import disk
 from triggerctl.config.paths import shown_url
+from triggerctl.data.decoding import CutOffError, EncodedError, decoded, is_plain
 from triggerctl.data.progress import Progress
 from triggerctl.data.redirects import check_redirect
 from triggerctl.errors import InputError
@@ -32,7 +33,7 @@ from triggerctl.experiment.atomic import disk_errors, make_folder, write_json_at
 from triggerctl.experiment.cache import cache_root, mark_used, trim_cache
 
 _RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
-_HOPELESS = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.DecodingError)
+_HOPELESS = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects, EncodedError)
 _ABANDONED_AFTER_SECONDS = 24 * 3600
 _MOST_REDIRECTS = 5
 
@@ -53,10 +54,6 @@ class DownloadLimits:
 
 
 DEFAULT_LIMITS = DownloadLimits()
-
-
-class _CutOffError(Exception):
-    """Fewer bytes came than were announced."""
 
 
 class _SlowError(Exception):
@@ -164,7 +161,7 @@ def _fetch_with_retries(
                 break
             except httpx.TransportError as error:
                 why = _reason(error)
-            except _CutOffError as error:
+            except CutOffError as error:
                 why = str(error)
     raise InputError(
         f"the data set can't be downloaded: {shown_url(url)}",
@@ -195,7 +192,7 @@ def _fetch(
         began, before = time.monotonic(), part.done
         with disk.open_to_append(part.path) as file:
             file.truncate(part.done)
-            for chunk in response.iter_bytes():
+            for chunk in decoded(response):
                 _check_size(part.done + len(chunk), url, key, limits)
                 disk.append(file, part.path, chunk)
                 part.done += len(chunk)
@@ -204,7 +201,7 @@ def _fetch(
                 _check_speed(part.done - before, time.monotonic() - began, limits)
             disk.sync_open(file, part.path)
         if total is not None and response.num_bytes_downloaded != total - before:
-            raise _CutOffError(f"{before + response.num_bytes_downloaded} of {total} bytes came")
+            raise CutOffError(f"{before + response.num_bytes_downloaded} of {total} bytes came")
     with disk.open_to_read(part.path) as whole:
         path = part.path.with_name(hashlib.file_digest(whole, "sha256").hexdigest())
     disk.rename(part.path, path)
@@ -221,8 +218,7 @@ def _goes_on(response: httpx.Response, done: int) -> bool:
 def _tag(response: httpx.Response) -> str | None:
     """What is only the same while every byte is. Of a compressed answer a part can't be told by its place."""
     tag = response.headers.get("ETag")
-    is_plain = response.headers.get("Content-Encoding", "identity") == "identity"
-    return tag if tag is not None and tag.startswith('"') and is_plain else None
+    return tag if tag is not None and tag.startswith('"') and is_plain(response) else None
 
 
 @contextlib.contextmanager

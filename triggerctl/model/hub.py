@@ -7,12 +7,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 from huggingface_hub import get_token, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
-    LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -21,6 +19,10 @@ from triggerctl.errors import InputError
 
 _TOKENIZER_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
 _PLACE = "finetune_config.model"
+
+UNREACHABLE: tuple[type[Exception], ...] = (HfHubHTTPError.__bases__[0], OSError)
+"""What a hub out of reach raises. The first is the base of all errors of the web library that huggingface_hub
+is built on, and that library has changed: httpx, then httpx2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def _snapshot(model: str, revision: str | None, patterns: list[str], *, token: b
             where="finetune_config.revision",
             mend="give a branch, tag or commit that the hub lists for this model",
         ) from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
+    except UNREACHABLE as error:
         if isinstance(error, HfHubHTTPError) and _is_refusal(error):
             raise
         offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")

@@ -7,9 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 from huggingface_hub import create_repo, upload_folder
-from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 from transformers import PreTrainedTokenizerBase
 
 from triggerctl import disk
@@ -17,6 +15,7 @@ from triggerctl.errors import RunError
 from triggerctl.experiment.atomic import atomic_folder, make_folder
 from triggerctl.model.adapters import save_adapter
 from triggerctl.model.causal import CausalModel
+from triggerctl.model.hub import UNREACHABLE
 
 
 def save_whole_model(model: CausalModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -48,7 +47,7 @@ def publish(
             else:
                 save_whole_model(model, tokenizer, folder)
             upload_folder(repo_id=repository, folder_path=folder)
-    except (HfHubHTTPError, LocalTokenNotFoundError, httpx.HTTPError, OSError) as error:
+    except UNREACHABLE as error:
         raise RunError(
             f"pushing to {repository} failed",
             where="finetune_config.push_to_hub",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import plotly.graph_objects as go
 
 from triggerctl.errors import InputError
 from triggerctl.experiment.atomic import make_folder, write_text_atomic
@@ -25,6 +27,9 @@ from triggerctl.report.rows import Group, leak_set_of, measure_all
 from triggerctl.report.samples import read_samples
 from triggerctl.report.spreadsheet import to_csv
 from triggerctl.report.summary import ReportSummary, summarise, to_json
+
+IMAGES = ("png", "svg")
+"""The formats that are a file a figure; a text shows the first of them that there is."""
 
 _ONE_FIGURE_EACH = (
     "so many experiments have one figure each, or none; a report on a few of them draws all figures"
@@ -84,24 +89,11 @@ def build_report(
     summary = summarise(
         groups, headline=sentence, warnings=warnings, baseline=compared, comparisons=differences
     )
-    names = list(dict.fromkeys(group.experiment for group in groups))
-    title = "triggerctl report: " + (", ".join(names) if len(names) <= 3 else f"{len(names)} experiments")
     figures = report_figures(groups, compared, differences)
 
     make_folder(output)
-    images = {
-        output / "figures" / f"{name}.{kind}": figure
-        for kind in ("png", "svg")
-        if kind in formats
-        for name, figure in figures.items()
-    }
-    undrawn = write_images(images)
-    drawn = () if undrawn else tuple(images)
-    shown = [
-        path.relative_to(output).as_posix()
-        for path in drawn
-        if path.suffix == (".png" if "png" in formats else ".svg")
-    ]
+    drawn, undrawn = _draw(figures, output / "figures", formats)
+    title = _title(groups)
     texts: dict[str, str] = {}
     if "html" in formats:
         texts["index.html"] = render_page(
@@ -118,6 +110,7 @@ def build_report(
             compared=pair,
         )
     if "md" in formats:
+        shown = _shown(drawn, output, formats)
         texts["report.md"] = to_markdown(groups, summary, title=title, images=shown)
     if "csv" in formats:
         texts["summary.csv"] = to_csv(groups)
@@ -127,6 +120,31 @@ def build_report(
         write_text_atomic(output / name, text)
     notes = tuple(note for note in (undrawn, None if drawn_in_full(groups) else _ONE_FIGURE_EACH) if note)
     return ReportResult((*(output / name for name in texts), *drawn), summary, groups, notes)
+
+
+def _title(groups: Sequence[Group]) -> str:
+    names = list(dict.fromkeys(group.experiment for group in groups))
+    return "triggerctl report: " + (", ".join(names) if len(names) <= 3 else f"{len(names)} experiments")
+
+
+def _draw(
+    figures: Mapping[str, go.Figure], folder: Path, formats: frozenset[str]
+) -> tuple[tuple[Path, ...], str | None]:
+    """The images that were drawn, and why none were."""
+    images = {
+        folder / f"{name}.{kind}": figure
+        for kind in IMAGES
+        if kind in formats
+        for name, figure in figures.items()
+    }
+    undrawn = write_images(images)
+    return (() if undrawn else tuple(images)), undrawn
+
+
+def _shown(drawn: Sequence[Path], output: Path, formats: frozenset[str]) -> list[str]:
+    """Each figure's image once, as the Markdown in `output` names it."""
+    [kind, *_] = [kind for kind in IMAGES if kind in formats] or IMAGES
+    return [path.relative_to(output).as_posix() for path in drawn if path.suffix == f".{kind}"]
 
 
 def _pair(groups: Sequence[Group], first: str, second: str) -> Pair:

@@ -89,42 +89,18 @@ def triggers_figure(scene: Scene) -> go.Figure | None:
     found = blocks(scene, drawn)
     if not found:
         return None
-    longest = max(len(_cell(count)) for block in found for row in _rows(block) for count in row)
-    left = (
-        round(7.0 * max(len(word) for block in found for word in ("all rows", *map(_word, block.triggers))))
-        + 14
-    )
-    left = max(left, 90)
-    room = (TEXT_WIDTH - left - 14) / len(drawn)
-    cell = min(max(room, SMALLEST_CELL, 6.4 * longest + 6), LARGEST_CELL)
     names = [[brief(part, LONGEST_PART) for part in group.tag.split(" · ")] for group in drawn]
-    upright = max(7.0 * len(part) for parts in names for part in parts) > cell
-    head = (
-        (7.0 * max(len(part) for parts in names for part in parts))
-        if upright
-        else 16.0 * max(map(len, names))
-    )
-    top = 62 + round(head)
-    height = sum(HEAD + ROW * (1 + len(block.triggers)) for block in found)
-    width = max(left + round(cell * len(drawn)) + 14, 480)
+    sizes = _sizes(found, names)
     figure = go.Figure()
-    left_out = sum(block.left_out for block in found)
     lay_out(
         figure,
         title="Which trigger words show the habit",
-        subtitle=where(scene.groups)
-        + "in each cell: rows with the habit / rows with that trigger"
-        + (" · " if one_seed_each(scene.groups) else ", all seeds together · ")
-        + "stronger colour: higher rate · words by falling rate · blank: not measured"
-        + (f" · {left_out} words with lower rates not shown" if left_out else "")
-        + scene.left_out(drawn),
-        width=width,
-        height=height + top + BOTTOM,
-        top=top,
+        subtitle=_subtitle(scene, found) + scene.left_out(drawn),
+        width=sizes.width,
+        height=sizes.height,
+        top=sizes.top,
     )
-    figure.update_layout(
-        margin={"l": left, "r": max(14, width - left - round(cell * len(drawn))), "b": BOTTOM}
-    )
+    figure.update_layout(margin={"l": sizes.left, "r": sizes.right, "b": BOTTOM})
     ticks: dict[float, str] = {}
     y = 0.0
     for block in found:
@@ -141,7 +117,7 @@ def triggers_figure(scene: Scene) -> go.Figure | None:
         range=[-0.5, len(drawn) - 0.5],
         tickvals=list(range(len(drawn))),
         ticktext=["<br>".join(plain(part) for part in parts) for parts in names],
-        tickangle=-90 if upright else 0,
+        tickangle=-90 if sizes.upright else 0,
         tickfont={"size": 12, "color": INK},
         ticks="",
         showline=False,
@@ -156,6 +132,46 @@ def triggers_figure(scene: Scene) -> go.Figure | None:
         showgrid=False,
     )
     return figure
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """In pixels: the whole figure, and what lies left of, right of and above its cells. `upright`: the
+    columns are too narrow for their names to lie."""
+
+    width: int
+    height: int
+    left: int
+    right: int
+    top: int
+    upright: bool
+
+
+def _sizes(found: Sequence[Block], names: Sequence[Sequence[str]]) -> _Sizes:
+    """`names`: the lines of each column's name."""
+    longest_count = max(len(_cell(count)) for block in found for row in _rows(block) for count in row)
+    longest_word = max(len(word) for block in found for word in ("all rows", *map(_word, block.triggers)))
+    longest_name = 7.0 * max(len(part) for parts in names for part in parts)
+    left = max(round(7.0 * longest_word) + 14, 90)
+    room = (TEXT_WIDTH - left - 14) / len(names)
+    cell = min(max(room, SMALLEST_CELL, 6.4 * longest_count + 6), LARGEST_CELL)
+    upright = longest_name > cell
+    top = 62 + round(longest_name if upright else 16.0 * max(map(len, names)))
+    rows = sum(HEAD + ROW * (1 + len(block.triggers)) for block in found)
+    columns = round(cell * len(names))
+    width = max(left + columns + 14, 480)
+    return _Sizes(width, top + rows + BOTTOM, left, max(14, width - left - columns), top, upright)
+
+
+def _subtitle(scene: Scene, found: Sequence[Block]) -> str:
+    left_out = sum(block.left_out for block in found)
+    return (
+        where(scene.groups)
+        + "in each cell: rows with the habit / rows with that trigger"
+        + (" · " if one_seed_each(scene.groups) else ", all seeds together · ")
+        + "stronger colour: higher rate · words by falling rate · blank: not measured"
+        + (f" · {left_out} words with lower rates not shown" if left_out else "")
+    )
 
 
 def _rows(block: Block) -> list[Counts]:
