@@ -1,5 +1,8 @@
 """How time grows with the work: training and evaluation over more rows and more epochs, and the exponent e of
-seconds ∝ size^e. What is paid once, as loading, is left out by measuring the phases alone."""
+seconds ∝ size^e. What is paid once, as loading, is left out by measuring the phases alone.
+
+Rows share what they begin with, and of more rows more is shared: tokens grow slower than rows. So there is
+the exponent over tokens too."""
 
 from __future__ import annotations
 
@@ -26,8 +29,10 @@ def scaling(
             say(f"{name} {size:,}: training {done[-1].training:.2f} s, evaluation {_after(done[-1]):.2f} s")
         found[name] = {
             "sizes": list(asked),
-            "training": _growth(asked, [each.training for each in done]),
-            "evaluation": _growth(asked, [_after(each) for each in done]),
+            "training": _growth(asked, [each.trained for each in done], [each.training for each in done]),
+            "evaluation": _growth(
+                asked, [_passed_after(each) for each in done], [_after(each) for each in done]
+            ),
         }
     return found
 
@@ -37,8 +42,19 @@ def _after(done: Done) -> float:
     return (done.timings or {}).get("evaluation", 0.0)
 
 
-def _growth(sizes: Sequence[int], seconds: Sequence[float]) -> dict[str, Any]:
-    return {"seconds": list(seconds), "exponent": exponent(sizes, seconds)}
+def _passed_after(done: Done) -> int:
+    """Tokens that went through the model in those."""
+    assert done.passed is not None
+    return round(done.passed * (done.evaluations - 1) / done.evaluations)
+
+
+def _growth(sizes: Sequence[int], tokens: Sequence[int], seconds: Sequence[float]) -> dict[str, Any]:
+    return {
+        "seconds": list(seconds),
+        "tokens": list(tokens),
+        "exponent": exponent(sizes, seconds),
+        "exponent_over_tokens": exponent(tokens, seconds),
+    }
 
 
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:

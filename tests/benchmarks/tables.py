@@ -100,10 +100,11 @@ def _commands(out: Console, found: Mapping[str, Any]) -> None:
 
 def _scaling(out: Console, found: Mapping[str, Any]) -> None:
     for name, each in found.items():
-        made = _table(name, *(f"{size:,}" for size in each["sizes"]), "exponent")
+        made = _table(name, *(f"{size:,}" for size in each["sizes"]), "exponent", "over tokens")
         for phase in ("training", "evaluation"):
-            seconds = [f"{value:.2f} s" for value in each[phase]["seconds"]]
-            made.add_row(phase, *seconds, f"{each[phase]['exponent']:.2f}")
+            grown = each[phase]
+            seconds = [f"{value:.2f} s" for value in grown["seconds"]]
+            made.add_row(phase, *seconds, f"{grown['exponent']:.2f}", f"{grown['exponent_over_tokens']:.2f}")
         out.print(made)
 
 
