@@ -49,6 +49,7 @@ def run(
     path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
     around = {**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
     around |= {"HF_HUB_DISABLE_TELEMETRY": "1", **(environment or {})}
+    around.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program isn't compiled anew at each start
     if threads is not None:
         around["OMP_NUM_THREADS"] = str(threads)
     with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as wrong:

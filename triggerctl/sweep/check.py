@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from triggerctl.errors import Problem, TriggerctlError
+from triggerctl.garbage import all_that_is_made_stays
 from triggerctl.sweep.cell import CellJob, RunSettings, defect
 from triggerctl.training.plan import plan_run
 
@@ -28,9 +29,10 @@ class Checked:
     capacity: int = 0
 
 
+@all_that_is_made_stays()
 def check_cells(jobs: Sequence[CellJob], settings: RunSettings) -> Checked:
     """Look at every cell's model without loading its weights, each model and way of using it once, and
-    whether any row is short enough to train on."""
+    whether any row is short enough to train on. A worker's libraries are loaded on the way."""
     from triggerctl.model.device import device_count, resolve_device
     from triggerctl.model.memory import capacity_bytes
     from triggerctl.training.followers import devices_of
