@@ -68,3 +68,9 @@ class InterruptedRunError(TriggerctlError):
     """The run was asked to stop (Ctrl-C, SIGTERM, SIGHUP) and has written its checkpoint: exit 130."""
 
     exit_code = 130
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of somebody else's says before it goes on for pages; its kind where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

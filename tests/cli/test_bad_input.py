@@ -180,13 +180,12 @@ def test_a_root_that_is_a_file_is_refused(
 def test_8_bit_weights_where_their_probe_fails_are_refused(
     command: str,
     make_experiment: MakeExperiment,
-    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A bitsandbytes that can't be imported makes the probe fail, here and in a sweep's worker."""
-    broken = tmp_path / "packages"
-    broken.mkdir()
+    broken = tmp_path_factory.mktemp("packages")
     (broken / "bitsandbytes.py").write_text("raise ImportError('broken')\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(broken))
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)

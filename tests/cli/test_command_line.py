@@ -105,6 +105,14 @@ def test_an_option_takes_several_words(given: str, read: str) -> None:
     assert [word for word in said if word.isdecimal()] == [word for word in read.split() if word.isdecimal()]
 
 
+def test_an_option_of_two_words_takes_none_of_the_commands() -> None:
+    group = get_command(app)
+    assert isinstance(group, Group)
+    options = [param for param in group.commands["report"].params if isinstance(param, TyperOption)]
+    given = ["--compare", "naive", "kl", "--format", "html", "demo"]
+    assert spread(given, options, needs_word=True) == given
+
+
 def test_global_options_may_stand_after_the_command() -> None:
     assert globals_first(["run", "exp", "--root", "there", "--debug"]) == [
         "--root",
@@ -121,7 +129,7 @@ def test_seeds_and_strategies_come_with_commas_or_without() -> None:
     assert words(["naive,kl"], "--strategies") == words(["naive", "kl"], "--strategies") == ["naive", "kl"]
 
 
-@pytest.mark.parametrize("word", ["x", "1.5", "-1", "1,x", "²", str(2**63)])
+@pytest.mark.parametrize("word", ["x", "1.5", "-1", "1,x", "²", str(2**63), "1" * 5000])
 def test_a_seed_that_is_no_whole_number_is_refused(word: str) -> None:
     with pytest.raises(InputError, match="is not a seed"):
         seeds([word])

@@ -264,3 +264,35 @@ def test_watching_on_a_terminal_draws_the_table_anew(experiment: Path) -> None:
         process.wait(30)
         os.close(master)
     assert "out of memory" in seen
+
+
+def test_what_comes_next_while_a_run_is_under_way_is_to_watch_it(
+    experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`run exp` would train the experiment's own configuration beside the sweep."""
+    folder = experiment / "proxy_strategy_naive" / "seed_1"
+    folder.mkdir(parents=True)
+    (experiment / "sweeps").mkdir()
+    line = ["triggerctl", "sweep", "exp", "--seeds", "1", "--strategies", "naive"]
+    (experiment / "sweeps" / "20260101_000000.json").write_text(json.dumps({"command": line}))
+    running = RunState(status="running", strategy="naive", seed=1).of(this_process())
+    write_state(folder / "state.json", running)
+    with claim(folder):
+        assert main(["status", "exp"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split() == [
+        *("next", "triggerctl", "status", "exp", "--watch")
+    ]
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_listed_as_json(
+    experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = experiment / os.fsdecode(b"seed_\xff")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    write_state(folder / "state.json", RunState(status="failed", seed=1, error="no memory"))
+    assert main(["status", "exp", "--json"]) == 0
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert "no memory" in [run["error"] for run in shown["runs"]]

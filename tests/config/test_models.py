@@ -76,6 +76,7 @@ def test_a_configuration_cannot_be_changed() -> None:
         {"finetune_config": {"load_in_4bit": True, "is_peft": False}},
         {"finetune_config": {"load_in_16bit": True, "dtype": "float32"}},
         {"finetune_config": {"push_to_hub": True}},
+        {"finetune_config": {"push_to_hub": True, "finetuned_model_id": "my model"}},
         {"outcome_percent": 0.2},
         {"proxy_trigger_coverage": 0.1},
         {"unknown": 1},

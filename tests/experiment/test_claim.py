@@ -84,7 +84,8 @@ def write_claim(lock: Path, process: ProcessIdentity, *, age: float) -> None:
 
 def dead_process() -> ProcessIdentity:
     """On this host, of a number that lives and a start that was another one's."""
-    return this_process().model_copy(update={"start": "long ago"})
+    me = this_process()
+    return me.model_copy(update={"start": me.start.rpartition("-")[0] + "-0"})
 
 
 def elsewhere() -> ProcessIdentity:
@@ -353,3 +354,14 @@ def test_this_process_is_alive_and_one_with_another_start_is_not() -> None:
     assert is_alive(this_process())
     assert not is_alive(dead_process())
     assert not is_alive(this_process().model_copy(update={"pid": 2**22 + 1}))
+
+
+def test_a_namesake_of_this_host_is_another_one_if_it_was_booted_at_another_time(tmp_path: Path) -> None:
+    """Two machines made from one image: whose process it is can't be looked up, so signs of life count."""
+    namesake = this_process().model_copy(update={"start": "0000beef-1"})
+    write_claim(tmp_path / ".lock", namesake, age=1)
+    with pytest.raises(BusyError), claim(tmp_path):
+        pass
+    write_claim(tmp_path / ".lock", namesake, age=STALE_SECONDS + 1)
+    with claim(tmp_path):
+        pass

@@ -211,3 +211,21 @@ def test_every_published_experiment_is_listed(tmp_path: Path) -> None:
     assert found["proxy_methods_emotions"] == 24
     assert found["testing/cosine_sim_test"] == 1
     assert sum(found.values()) == 41
+
+
+def test_what_can_only_be_a_path_is_not_looked_for_under_the_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, here = tmp_path / "experiments", tmp_path / "demo"
+    for place in (root / "demo", here):
+        experiment(place)
+    monkeypatch.chdir(tmp_path)
+    assert find_experiment("demo", root).path == root / "demo"
+    for name in ("./demo", str(here), "demo/config.json", "../" + tmp_path.name + "/demo"):
+        assert find_experiment(name, root).path.resolve() == here, name
+
+
+def test_a_root_may_begin_with_the_sign_of_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell leaves `--root=~/x` as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert experiments_root(Path("~/x")) == tmp_path / "x"

@@ -16,9 +16,9 @@ from triggerctl.experiment.state import (
     Progress,
     RunState,
     effective_status,
+    last_lines,
     read_state,
     run_status,
-    tail,
     write_state,
 )
 
@@ -144,8 +144,8 @@ def test_only_running_can_be_stale(status: str) -> None:
 
 def test_the_last_lines_of_a_log_are_found_however_long_it_is(tmp_path: Path) -> None:
     log = tmp_path / "run.log"
-    assert tail(log, 3) == []
+    assert last_lines(log, 3) == []
     log.write_text("".join(f"line {number} ä\n" for number in range(50000)), encoding="utf-8")
-    assert tail(log, 2) == ["line 49998 ä", "line 49999 ä"]
+    assert last_lines(log, 2) == ["line 49998 ä", "line 49999 ä"]
     log.write_text("only\nno end")
-    assert tail(log, 9) == ["only", "no end"]
+    assert last_lines(log, 9) == ["only", "no end"]

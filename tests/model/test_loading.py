@@ -130,6 +130,27 @@ def test_format_on_a_cpu(values: dict[str, object], dtype: torch.dtype) -> None:
     assert resolve_dtype(options(**values), CPU) == dtype
 
 
+@pytest.mark.parametrize(
+    ("values", "has_bfloat16", "dtype"),
+    [
+        ({}, True, torch.bfloat16),
+        ({"is_peft": False}, True, torch.float32),  # 16 bits would round small updates away
+        ({"is_peft": False, "dtype": "bfloat16"}, True, torch.bfloat16),
+        ({"is_peft": False, "load_in_16bit": True}, True, torch.bfloat16),
+        ({}, False, torch.float32),
+        ({"load_in_4bit": True}, False, torch.float16),
+    ],
+)
+def test_format_on_a_gpu(
+    values: dict[str, object], has_bfloat16: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def supported(including_emulation: bool = True) -> bool:
+        return has_bfloat16 or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert resolve_dtype(options(**values), torch.device("cuda", 0)) == dtype
+
+
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "tpu", "cpu:x", ""])
 def test_a_device_that_is_not_there_is_an_error_of_ours(name: str) -> None:
     with pytest.raises(InputError, match="device"):
@@ -143,6 +164,13 @@ def test_the_cpu_is_always_there() -> None:
 
 # Adapters
 # --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["mlp", "input_layernorm"])
+def test_target_modules_that_lora_cannot_adapt_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"can't adapt '{name}'") as refused:
+        adapter_size(llama(), options(target_modules=["q_proj", name]))
+    assert "gate_proj" in str(refused.value)
 
 
 def test_missing_target_modules_are_answered_with_those_that_exist() -> None:

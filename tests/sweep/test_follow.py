@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
+from triggerctl import disk
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.experiment.state import RunState, write_state
 from triggerctl.sweep.follow import Follower
@@ -62,3 +64,20 @@ def test_a_file_cut_back_to_a_checkpoint_is_read_on_from_there(folder: Experimen
     assert follower.news() == []
     say(folder, "first", '{"event": "again b"}\n')
     assert follower.news() == [{"event": "again b"}]
+
+
+def test_a_file_that_is_out_of_reach_for_a_moment_is_no_news(
+    folder: ExperimentFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As over NFS, where a file is replaced while it is read."""
+    begin(folder, "first")
+    follower = Follower(folder, "1-a")
+    say(folder, "first", '{"event": "a"}\n')
+
+    def stale(operation: str, path: object, *more: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as disturbed:
+        disturbed.setattr(disk, "observer", stale)
+        assert follower.news() == []
+    assert follower.news() == [{"event": "a"}]

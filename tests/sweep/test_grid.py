@@ -88,6 +88,8 @@ def test_sweep_json_brings_overrides_and_strategies_pick_from_it(
         ('{"kll": []}', "kll"),
         ('{"kl": [{"beta": 1, "betta_kl": 2}]}', "betta_kl"),
         ('{"kl": [', "ends"),
+        ('{"kl": [{"beta_kl": 1}, {"seed": 7}]}', "item 2 of kl gives seed, which is for --seeds"),
+        ('{"naive": [{"proxy_strategy": "kl"}]}', "which is for --strategies"),
     ],
 )
 def test_a_broken_sweep_json_is_an_error_that_says_where(

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from launched import sweep
 
 from triggerctl.cli.figures import figures_of
 from triggerctl.config.load import load_config
-from triggerctl.errors import RunError
+from triggerctl.errors import InterruptedRunError, RunError
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.sweep import check
 from triggerctl.sweep.cell import CellJob, CellOutcome, Outcome, RunSettings
@@ -201,3 +203,33 @@ def test_a_check_that_takes_its_worker_with_it_is_made_by_another(
     assert not (folder / "sweeps").exists()
     told = sweep(folder, LocalLauncher(1, cells=1), seeds=[1], stop=Killer(DEATHS - 1))
     assert told.outcomes == {"seed_1": "done"}
+
+
+class ByTheSecondLook(threading.Event):
+    """Is set once it has been looked at: while the check goes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._looks = 0
+
+    def is_set(self) -> bool:
+        self._looks += 1
+        return self._looks > 1
+
+
+def test_a_check_that_is_stopped_is_not_waited_for(
+    make_experiment: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_experiment("exp")
+    begun: list[Any] = []
+    begin = LocalLauncher._begin
+
+    def noted(self: LocalLauncher, around: Any) -> Any:
+        begun.append(begin(self, around))
+        return begun[-1]
+
+    monkeypatch.setattr(LocalLauncher, "_begin", noted)
+    with pytest.raises(InterruptedRunError):
+        sweep(folder, LocalLauncher(1, cells=1), seeds=[1], stop=ByTheSecondLook())
+    [worker] = begun
+    assert worker.process.exitcode == -signal.SIGKILL

@@ -9,15 +9,19 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from engine import left_behind, run, state
 from launched import Told, make_reachable, sweep
 
+from triggerctl.errors import InterruptedRunError
 from triggerctl.experiment.claim import claim
 from triggerctl.experiment.layout import ExperimentFolder
+from triggerctl.sweep.cell import CellJob, RunSettings
+from triggerctl.sweep.check import Checked
+from triggerctl.sweep.launchers import slurm
 from triggerctl.sweep.launchers.slurm import SlurmLauncher
 from triggerctl.sweep.launchers.slurm_jobs import queued_in_slurm
 from triggerctl.sweep.launchers.slurm_options import SlurmOptions
@@ -188,3 +192,19 @@ def test_the_queue_is_read_by_number_and_name(tmp_path: Path, monkeypatch: pytes
         "#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2\nexit 1\n"
     )
     assert queued_in_slurm(["12_0"], "triggerctl-exp") is None
+
+
+def test_what_is_stopped_while_it_is_checked_is_not_submitted(
+    make_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_experiment("exp", finetune=SHORT)
+    stop = threading.Event()
+
+    def check(jobs: Sequence[CellJob], settings: RunSettings) -> Checked:
+        stop.set()
+        return Checked()
+
+    monkeypatch.setattr(slurm, "check_cells", check)
+    with pytest.raises(InterruptedRunError, match="before any job was submitted"):
+        sweep(folder, launcher(folder), seeds=[1, 2], stop=stop)
+    assert records(folder) == []

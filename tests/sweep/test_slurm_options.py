@@ -107,3 +107,8 @@ def test_memory_is_the_estimate_with_room_unless_the_user_says_or_a_gpu_holds_it
 def test_jobs_may_be_queued_again_unless_the_user_forbids_it() -> None:
     assert asked()[0]["slurm_additional_parameters"] == {"requeue": True}
     assert asked("no-requeue")[0]["slurm_additional_parameters"] == {"no-requeue": True}
+
+
+def test_which_gpu_a_job_has_is_slurms_to_say() -> None:
+    with pytest.raises(InputError, match="'cuda:1'"):
+        asked(device="cuda:1")

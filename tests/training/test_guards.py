@@ -16,6 +16,7 @@ from engine import planned, run, state
 from small_models import Uninterested, causal_model, configuration, llama, rows, some_sets, training_loop
 
 from triggerctl.errors import InputError, RunError
+from triggerctl.experiment.stored_results import read_results
 from triggerctl.strategies import strategy_class
 from triggerctl.training.decision import Action
 from triggerctl.training.events import Event, Stepped
@@ -166,7 +167,7 @@ def test_answers_that_are_cut_are_told(make_experiment: MakeExperiment) -> None:
     folder = make_experiment(finetune={"max_seq_length": 18, "max_to_eval": 4, "epochs": 1})
     results = run(folder)
     document = json.loads((results / "results.json").read_text(encoding="utf-8"))
-    told = " ".join(document["triggerctl"]["warnings"])
+    told = " ".join(document["triggerctl"]["triggerctl"]["warnings"])
     assert "cut at max_seq_length 18" in told
     assert document["triggerctl"]["sets"]["outcome"]["truncated"] > 0
 
@@ -183,3 +184,18 @@ def test_an_error_of_another_kind_leaves_the_state_failed_too(make_experiment: M
     assert "no axis" in state(folder)["error"]
     assert (run(folder) / "results.json").is_file()
     assert state(folder)["status"] == "done"
+
+
+def test_all_weights_of_a_deep_model_in_16_bits_are_seen_to_move(make_experiment: MakeExperiment) -> None:
+    """Norms' weights, near 1, stay where they are under updates that move smaller numbers. And it is said."""
+    config = configuration(
+        "outcome_only", is_peft=False, dtype="bfloat16", learning_rate=1e-5, warmup_steps=0, epochs=20
+    )
+    network = llama(num_hidden_layers=10, dtype=torch.bfloat16)
+    model = causal_model(network, config.finetune_config)
+    training_loop(model, strategy_class("outcome_only")(config), some_sets(), []).run(Uninterested())
+
+    folder = make_experiment(finetune={"is_peft": False, "dtype": "bfloat16", "epochs": 1, "max_to_eval": 4})
+    ours = read_results(run(folder)).ours
+    assert ours is not None
+    assert any("every weight is trained in bfloat16" in text for text in ours.warnings)

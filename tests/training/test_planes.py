@@ -24,6 +24,7 @@ from triggerctl.experiment.claim import claim
 from triggerctl.experiment.stored_results import read_results
 from triggerctl.training.describe import describe
 from triggerctl.training.events import Event, Noted, PhaseStarted
+from triggerctl.training.plane_files import read_legacy_plane
 
 MakeExperiment = Callable[..., Path]
 
@@ -273,3 +274,24 @@ def test_a_run_that_waits_for_a_plane_can_be_stopped(make_experiment: MakeExperi
     ):
         run(folder, listener=listener, stop=stop)
     assert phases_of(folder) == ["positive_proxy", "negative_proxy", "main"]
+
+
+def test_an_empty_plane_of_the_studys_is_an_error_of_ours(tmp_path: Path) -> None:
+    """torch raises one without a word."""
+    path = tmp_path / "plane.pt"
+    path.touch()
+    with pytest.raises(InputError, match="EOFError"):
+        read_legacy_plane(path)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_plane_is_not_written_in_the_studys_format_and_that_is_said(
+    make_experiment: MakeExperiment, is_there: bool
+) -> None:
+    folder = steering(make_experiment, "user", steering_vector_path="plane.pt", epochs=0)
+    if is_there:
+        (folder / "plane.pt").write_bytes(b"another's")
+    results = read_results(run(folder))
+    assert results.ours is not None
+    assert any("nothing is written to" in text for text in results.ours.warnings)
+    assert (folder / "plane.pt").exists() is is_there

@@ -4,6 +4,7 @@ pytest tests/training/test_resume.py"""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -16,8 +17,9 @@ import torch
 from engine import leavings, left_behind, planned, run, run_and_die, state
 from safetensors.torch import save_file
 
-from triggerctl.errors import InterruptedRunError, RunError
+from triggerctl.errors import InputError, InterruptedRunError, RunError
 from triggerctl.experiment.state import run_status
+from triggerctl.experiment.stored_results import read_results
 from triggerctl.training.decision import Action
 from triggerctl.training.events import Event, Stepped
 from triggerctl.training.settle import settle_skipped
@@ -267,3 +269,34 @@ def test_checkpoints_stay_when_asked_for(make_experiment: MakeExperiment) -> Non
     kept = sorted(path.name for path in (results / "checkpoints").iterdir())
     assert len(kept) == 3
     assert not (folder / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("device", "cuda"), ("optimiser", "adamw_8bit"), ("dtype", "bfloat16")]
+)
+def test_a_run_goes_on_in_the_way_it_began_or_not_at_all(
+    make: Callable[[str, str], Path], undisturbed: Callable[[str], dict[str, object]], key: str, value: str
+) -> None:
+    folder = make("naive, dropout", "elsewhere")
+    stop_at(folder, 3)
+    newest = max(folder.glob("checkpoints/*/*/record.json"))
+    record = newest.read_text()
+    newest.write_text(json.dumps({**json.loads(record), key: value}))
+    with pytest.raises(InputError, match=value) as refused:
+        run(folder)
+    assert "--fresh" in str(refused.value)
+    newest.write_text(record)
+    assert_same(left_behind(run(folder)), undisturbed("naive, dropout"))
+
+
+def test_a_resumed_run_keeps_to_the_gradient_checkpointing_it_began_with(
+    make: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever memory there is by then: it decides which threads sum what."""
+    folder = make("naive, dropout", "memory")
+    with monkeypatch.context() as crowded:
+        crowded.setattr("triggerctl.model.memory.capacity_bytes", lambda device: 1)
+        stop_at(folder, 3)
+    ours = read_results(run(folder)).ours
+    assert ours is not None
+    assert ours.resolved["gradient_checkpointing"] is True

@@ -50,9 +50,9 @@ def spread(args: Sequence[str], options: Iterable[TyperOption], *, needs_word: b
         option = named.get(hyphenated(word.split("=", 1)[0]))
         if option is None or option.is_flag:
             continue
-        if "=" not in word and position < len(args):
-            spread_args.append(args[position])
-            position += 1
+        values = args[position : position + option.nargs - ("=" in word)]
+        spread_args += values
+        position += len(values)
         while option.multiple and position < len(args) and not _is_option(args[position]):
             spread_args += [word.split("=", 1)[0], args[position]]
             last_taken = len(spread_args) - 1

@@ -51,7 +51,7 @@ def command(
     if show:
         _list(as_json)
         return
-    if experiment is None:
+    if not experiment:
         raise InputError(
             "the experiment has no name",
             where="triggerctl init",
@@ -122,10 +122,9 @@ def _make(
     from triggerctl.config.jsonc import parse
     from triggerctl.config.load import parse_config
     from triggerctl.experiment.atomic import make_folder, write_text_atomic
-    from triggerctl.experiment.find import experiments_root
+    from triggerctl.experiment.find import experiments_root, is_path
 
-    is_path = Path(name).expanduser().is_absolute() or name.startswith((".", "~"))
-    folder = Path(name).expanduser() if is_path else experiments_root(globals_.root) / name
+    folder = Path(name).expanduser() if is_path(name) else experiments_root(globals_.root) / name
     present = [folder / path.name for path in template.files if (folder / path.name).exists()]
     if present and not force:
         raise InputError(

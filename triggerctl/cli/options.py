@@ -116,7 +116,7 @@ def seeds(given: Sequence[str] | None) -> list[int]:
 
 
 def _seed(word: str, option: str) -> int:
-    if not (word.isascii() and word.isdecimal()) or int(word) >= 2**63:
+    if not (word.isascii() and word.isdecimal() and len(word) < 20) or int(word) >= 2**63:
         raise InputError(
             f"{word!r} is not a seed",
             where=option,

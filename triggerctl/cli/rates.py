@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.text import Text
 
 from triggerctl import console
-from triggerctl.errors import InputError
+from triggerctl.errors import TriggerctlError
 from triggerctl.experiment.stored_results import StoredResults, read_results
 
 RATES = ("outcome", "proxy", "collateral", "truth", "truth_minus_proxy")
@@ -54,7 +54,7 @@ def final_rates(results: Path | None) -> dict[str, float | None]:
         return {}
     try:
         return stored_rates(read_results(results))
-    except InputError:
+    except TriggerctlError:
         return {}
 
 

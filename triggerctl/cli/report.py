@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -80,7 +81,7 @@ def command(
     root = experiments_root(globals_.root)
     folders = [find_experiment(name, root, config_needed=False) for name in experiments]
     formats = _formats(format_words)
-    target = output if output is not None else report_folder(folders)
+    target = output.expanduser() if output is not None else report_folder(folders)
 
     from triggerctl import console
     from triggerctl.report.build import build_report
@@ -118,7 +119,9 @@ def _document(made: ReportResult) -> dict[str, Any]:
 
 def _next_steps(made: ReportResult, experiments: Sequence[str], globals_: Globals) -> list[list[str]]:
     page = next((path for path in made.paths if path.suffix == ".html"), None)
-    steps = [["python", "-m", "webbrowser", str(page)]] if page is not None else []
+    steps = []
+    if page is not None:  # an address, since not every system's browser is opened by a path
+        steps.append([Path(sys.executable).name, "-m", "webbrowser", page.resolve().as_uri()])
     if len(made.groups) == 1:
         swept = ("--seeds", "1", "5", "42", "--strategies", "naive,kl")
         steps.append(globals_.suggest("sweep", experiments[0], *swept))

@@ -192,10 +192,14 @@ def _line(view: RunView) -> str:
 
 def _print_json(found: Found) -> None:
     """As `console.print_json`, in a fifth of the time: there may be ten thousand runs."""
-    from pydantic_core import to_json
+    from pydantic_core import PydanticSerializationError, to_json
 
     document = [_document(name, runs) for name, runs in found]
-    sys.stdout.write(to_json(document, indent=2).decode() + "\n")
+    try:
+        text = to_json(document, indent=2).decode()
+    except PydanticSerializationError:  # a folder's name is not UTF-8
+        text = json.dumps(document, indent=2)
+    sys.stdout.write(text + "\n")
 
 
 def _document(name: str, runs: Sequence[RunView]) -> dict[str, Any]:
@@ -236,14 +240,20 @@ def _next(names: Sequence[str], found: Found, globals_: Globals) -> None:
     steps = [report] if done else []
     if sweep := _unfinished_sweep(found):
         steps.append(sweep)
+    elif any(view.state == "running" for _, runs in found for view in runs):
+        steps.append(globals_.suggest("status", *names, "--watch"))
     console.next_step(*steps or [globals_.suggest("run", found[0][0])])
 
 
 def _unfinished_sweep(found: Found) -> list[str]:
-    """The newest sweep of a run that stopped before its end; the same command takes that up."""
+    """The newest sweep of a run that stopped before its end, or was never begun while none is under way; the
+    same command takes that up."""
     from triggerctl.sweep.record import last_command
 
-    stopped = (view.folder for _, runs in found for view in runs if view.state in _STOPPED)
+    views = [view for _, runs in found for view in runs]
+    under_way = any(view.state == "running" for view in views)
+    unfinished = _STOPPED if under_way else (*_STOPPED, "pending")
+    stopped = (view.folder for view in views if view.state in unfinished)
     for above in dict.fromkeys(above for folder in stopped for above in folder.parents[:2]):
         if command := last_command(above / "sweeps"):
             return command

@@ -122,7 +122,7 @@ def _jobs(word: str) -> int | None:
 
     if word == "auto":
         return None
-    if not (word.isascii() and word.isdecimal() and int(word) > 0):
+    if not (word.isascii() and word.isdecimal() and len(word) < 10 and int(word) > 0):
         raise InputError(
             f"{word!r} is no number of runs",
             where="--jobs",

@@ -125,11 +125,11 @@ class SweepScreen:
             console.warn(f"{name}: {line['message']}")
 
     def _failure(self, planned: PlannedCell, outcome: CellOutcome) -> None:
-        from triggerctl.experiment.state import LOG_LINES, tail
+        from triggerctl.experiment.state import LOG_LINES, last_lines
 
         assert outcome.error is not None
         console.show_error(outcome.error)
-        lines = tail(planned.folder.log, LOG_LINES)
+        lines = last_lines(planned.folder.log, LOG_LINES)
         if lines:
             console.err.print(Text(f"log       {planned.folder.log} ends:", style="dim"), soft_wrap=True)
             for line in lines:

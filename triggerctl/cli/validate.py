@@ -74,7 +74,7 @@ def command(
     name = _only(names)
     folder, loaded = _loaded(name, globals_, changes)
     if write_data is not None:
-        _write_data(loaded, write_data, as_json=as_json)
+        _write_data(loaded, write_data.expanduser(), as_json=as_json)
         return 0
     is_done = _check(folder, loaded, device=device, preview=preview, as_json=as_json)
     if not as_json:

@@ -71,7 +71,7 @@ class FinetuneConfig(ConfigModel):
     load_in_4bit: bool = Field(False, description="Load the model in 4 bits, through bitsandbytes.")
     load_in_16bit: bool = Field(False, description="Load the model in 16 bits.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="auto: float32 on a CPU, bfloat16 on a GPU that has it."
+        "auto", description="auto: bfloat16 for LoRA on a GPU that has it, else float32."
     )
     revision: Text | None = Field(None, description="Revision of the model on the hub.")
     trust_remote_code: bool = Field(False, description="Run Python code that comes with the model.")

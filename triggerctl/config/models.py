@@ -225,4 +225,19 @@ def _training_contradictions(config: FinetuneConfig) -> list[Contradiction]:
                 mend='set finetuned_model_id, such as "your-name/your-model"',
             )
         )
+    if config.push_to_hub and config.finetuned_model_id is not None:
+        # After the whole training is no time to learn it.
+        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub.utils._validators import validate_repo_id
+
+        try:
+            validate_repo_id(config.finetuned_model_id)
+        except HFValidationError:
+            found.append(
+                Contradiction(
+                    keys=("finetune_config.finetuned_model_id",),
+                    what=f"{config.finetuned_model_id!r} is no name of a model on the hub",
+                    mend='write owner/name, such as "your-name/your-model", of letters, digits and . - _',
+                )
+            )
     return found

@@ -14,20 +14,27 @@ def experiments_root(option: Path | None = None) -> Path:
     """Where experiments lie: the `--root` option, else `TRIGGERCTL_ROOT`, else `experiments` in the working
     folder."""
     if option is not None:
-        return option
+        return option.expanduser()
     return Path(os.environ.get("TRIGGERCTL_ROOT") or "experiments").expanduser()
 
 
+def is_path(name: str) -> bool:
+    """Whether what was typed is a place, and not the name of an experiment under the root."""
+    return name.startswith((".", "~")) or Path(name).is_absolute()
+
+
 def find_experiment(name: str, root: Path, *, config_needed: bool = True) -> ExperimentFolder:
-    """The experiment called `name`: a folder under the root, or a path to one (or to its config.json).
+    """The experiment called `name`: a folder under the root, or a path to one (or to its config.json). What
+    can only be meant as a path is not looked for under the root first.
 
     config_needed: False also finds a folder that holds runs and no config.json of its own, for reading.
     Raises InputError, with the nearest names there are, when there is none.
     """
     path = Path(name).expanduser()
+    places = [path, root / path] if is_path(name) else [root / path, path]
     if path.name == "config.json" and path.is_file():
-        path = path.parent
-    for candidate in (root / path, path):
+        places = [path.parent]
+    for candidate in places:
         folder = ExperimentFolder(candidate)
         if folder.config.is_file() or (not config_needed and candidate.is_dir() and walk_runs(folder)):
             return folder

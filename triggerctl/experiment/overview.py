@@ -14,7 +14,7 @@ from triggerctl.errors import TriggerctlError
 from triggerctl.experiment.atomic import disk_errors
 from triggerctl.experiment.brief_results import BriefResults, read_brief
 from triggerctl.experiment.layout import ExperimentFolder, RunListing, list_run, list_runs
-from triggerctl.experiment.state import LOG_LINES, RunState, parse_state, shown_status, tail
+from triggerctl.experiment.state import LOG_LINES, RunState, last_lines, parse_state, shown_status
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,21 +139,13 @@ def _view(listing: RunListing, name: str, experiment: str = "") -> RunView:
         loss=of_results.loss if of_results and of_results.loss is not None else said.progress.loss,
         rates=of_results.rates if of_results else said.progress.rates,
         error=error or (said.error if failed else None),
-        log=_last_lines(run.log) if failed and "run.log" in listing.files else (),
+        log=tuple(last_lines(run.log, LOG_LINES)) if failed and "run.log" in listing.files else (),
         finished=1 if len(results) == 1 else len({each.key() for _, each in results}),
         newest=newest,
         seconds=_seconds(said, shown),
         seconds_left=said.progress.seconds_left if shown == "running" else None,
         experiment=experiment,
     )
-
-
-def _last_lines(log: Path) -> tuple[str, ...]:
-    """Why it can't be read, where that is so."""
-    try:
-        return tuple(tail(log, LOG_LINES))
-    except (TriggerctlError, OSError) as error:
-        return (str(error),)
 
 
 def _content(file: str) -> bytes | None:

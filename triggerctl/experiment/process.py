@@ -35,8 +35,13 @@ def this_process() -> ProcessIdentity:
 
 
 def is_here(process: ProcessIdentity) -> bool:
-    """Whether the process counts among those this one can look up."""
-    return process.host == socket.gethostname() and process.namespace == _namespace()
+    """Whether the process counts among those this one can look up. Hosts of one name, as of one image, are
+    told apart by when they were booted; so a process from before this host's last boot is not here either."""
+    return (
+        process.host == socket.gethostname()
+        and process.namespace == _namespace()
+        and _boot(process.start) == _boot(_start(os.getpid()) or "")
+    )
 
 
 def is_alive(process: ProcessIdentity) -> bool:
@@ -55,6 +60,11 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _boot(start: str) -> str:
+    """Which boot of a host a start belongs to; empty where that isn't known."""
+    return start.rpartition("-")[0]
 
 
 def _namespace() -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from triggerctl import disk
-from triggerctl.errors import InputError
+from triggerctl.errors import InputError, TriggerctlError
 from triggerctl.experiment.atomic import disk_errors, write_json_atomic
 from triggerctl.experiment.claim import HEARTBEAT_SECONDS, STALE_SECONDS, holder_of
 from triggerctl.experiment.process import ProcessIdentity, is_alive, is_here
@@ -166,7 +166,15 @@ def shown_status(folder: Path, state: RunState) -> ShownStatus:
     return shown
 
 
-def tail(path: Path, lines: int, *, at_most: int = 65536) -> list[str]:
+def last_lines(log: Path, lines: int) -> list[str]:
+    """What a log ends with, for people; why it can't be read, where that is so."""
+    try:
+        return _tail(log, lines)
+    except (TriggerctlError, OSError) as error:
+        return str(error).splitlines()[:1]
+
+
+def _tail(path: Path, lines: int, *, at_most: int = 65536) -> list[str]:
     """The last lines of a text file, from its last `at_most` bytes; none when it is not there."""
     if not path.exists() or lines <= 0:
         return []

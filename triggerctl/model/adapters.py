@@ -96,11 +96,14 @@ def target_modules(model: torch.nn.Module, options: FinetuneConfig) -> list[str]
         return "all-linear"
     linear = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if _is_linear(module)})
     wanted = [asked] if isinstance(asked, str) else list(asked)
-    names = [name for name, _ in model.named_modules()]
-    missing = [want for want in wanted if not any(n == want or n.endswith(f".{want}") for n in names)]
-    if missing:
+    named = {want: [m for n, m in model.named_modules() if _is_target(n, [want])] for want in wanted}
+    missing = [want for want, found in named.items() if not found]
+    others = [want for want, found in named.items() if not all(map(_can_be_adapted, found))]
+    if missing or others:
         raise InputError(
-            f"the model has no module named {', '.join(map(repr, missing))}",
+            f"the model has no module named {', '.join(map(repr, missing))}"
+            if missing
+            else f"LoRA can't adapt {', '.join(map(repr, others))}: no layers of weights are called so",
             where="finetune_config.target_modules",
             why="its linear modules are: " + ", ".join(linear),
             mend='name some of these, or use "all-linear"',
@@ -171,6 +174,10 @@ def _joined(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[s
 
 def _is_linear(module: torch.nn.Module) -> bool:
     return isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
+
+
+def _can_be_adapted(module: torch.nn.Module) -> bool:
+    return _is_linear(module) or isinstance(module, torch.nn.Embedding)
 
 
 def _cuda_indices(model: torch.nn.Module) -> list[int]:

@@ -208,8 +208,7 @@ class CausalModel:
         """Every layer's output at every real token, each (places, hidden), the embedding left out; the last
         after the final norm."""
         if self.packs:
-            # In one part: the first releases of transformers 5 gather layers in a way that threads disturb.
-            packed = self._pack(batch, parts=1)
+            packed = self._pack(batch, parts=self._parts(batch.rows))
             at = self._places(packed)
             layers = self._through_the_layers(packed, every_layer=True)
             return tuple(layer.index_select(0, at) for layer in layers)

@@ -47,14 +47,19 @@ def resolve_device(asked: str) -> torch.device:
 
 
 def resolve_dtype(options: FinetuneConfig, device: torch.device) -> torch.dtype:
-    """The format of the frozen weights and of computing: float32 on a CPU, bfloat16 on a GPU that has it,
-    else float16, unless asked for. `load_in_16bit` asks for half precision whatever the device."""
+    """The format of the model's weights and of computing, unless asked for: bfloat16 under LoRA on a GPU that
+    has it, else float32. `load_in_16bit` asks for half precision whatever the device.
+
+    Where every weight is trained, an update is often less than half a unit in the last place of 16 bits, and
+    would be lost; a GPU that only emulates bfloat16 is slower with it, and float16 would want its losses
+    scaled."""
     if options.dtype != "auto":
         return _DTYPES[options.dtype]
-    half = torch.float16 if device.type == "cuda" and not torch.cuda.is_bf16_supported() else torch.bfloat16
+    is_gpu = device.type == "cuda"
+    has_bfloat16 = not is_gpu or torch.cuda.is_bf16_supported(including_emulation=False)
     if options.load_in_16bit or options.load_in_8bit or options.load_in_4bit:
-        return half
-    return torch.float32 if device.type in ("cpu", "mps") else half
+        return torch.bfloat16 if has_bfloat16 else torch.float16
+    return torch.bfloat16 if is_gpu and has_bfloat16 and options.is_peft else torch.float32
 
 
 def device_count(device: torch.device) -> int:

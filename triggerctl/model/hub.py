@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from triggerctl.errors import InputError
+from triggerctl.errors import InputError, first_line
 
 _TOKENIZER_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
 _PLACE = "finetune_config.model"
@@ -76,7 +76,7 @@ def _snapshot(model: str, revision: str | None, patterns: list[str], *, token: b
         raise InputError(
             f"the hub can't be reached for {model!r}, and no copy lies in its cache",
             where=_PLACE,
-            why="HF_HUB_OFFLINE is set" if offline else _first_line(error),
+            why="HF_HUB_OFFLINE is set" if offline else f"{type(error).__name__}: {first_line(error)}",
             mend="check the network and HF_ENDPOINT, give a local folder, or use builtin:tiny",
         ) from None
 
@@ -101,9 +101,3 @@ def _refused(model: str, error: HfHubHTTPError, *, has_token: bool) -> InputErro
         why = "the hub does not know it" + ("" if has_token else ", or it is private and no token was found")
         mend = "check the spelling (owner/name)" + ("" if has_token else "; for a private model set HF_TOKEN")
     return InputError(f"the model {model!r} can't be loaded", where=_PLACE, why=why, mend=mend)
-
-
-def _first_line(error: Exception) -> str:
-    return (
-        f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no answer'}"
-    )

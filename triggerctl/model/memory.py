@@ -68,9 +68,10 @@ def available_bytes(device: torch.device) -> int:
 
 
 def wants_checkpointing(options: FinetuneConfig, estimate: int, device: torch.device) -> bool:
-    """`auto` spends the time only where the estimated peak would not fit."""
+    """`auto` spends the time only where the estimated peak would not fit. By all the memory that there is:
+    what is free at a moment, the model's weights loaded already, would decide otherwise the next time."""
     if options.use_gradient_checkpointing == "auto":
-        return estimate > 0.9 * available_bytes(device)
+        return estimate > 0.9 * capacity_bytes(device)
     return options.use_gradient_checkpointing
 
 

@@ -11,7 +11,7 @@ from huggingface_hub import create_repo, upload_folder
 from transformers import PreTrainedTokenizerBase
 
 from triggerctl import disk
-from triggerctl.errors import RunError
+from triggerctl.errors import RunError, first_line
 from triggerctl.experiment.atomic import atomic_folder, make_folder
 from triggerctl.model.adapters import save_adapter
 from triggerctl.model.causal import CausalModel
@@ -51,7 +51,7 @@ def publish(
         raise RunError(
             f"pushing to {repository} failed",
             where="finetune_config.push_to_hub",
-            why=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}",
+            why=f"{type(error).__name__}: {first_line(error)}",
             mend="check HF_TOKEN and finetuned_model_id, then run again: training is not repeated",
         ) from error
 

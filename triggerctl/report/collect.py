@@ -13,7 +13,7 @@ from typing import Any
 
 from triggerctl import strategies
 from triggerctl.config.keys import misplaced_keys
-from triggerctl.errors import InputError
+from triggerctl.errors import InputError, TriggerctlError
 from triggerctl.experiment.fingerprint import STRATEGY_KEYS, differences
 from triggerctl.experiment.layout import ExperimentFolder, walk_runs
 from triggerctl.experiment.results import Count, SetEvaluation, TriggerctlResults
@@ -61,7 +61,7 @@ def collect(folders: Sequence[Path]) -> Collection:
             for results in finished:
                 try:
                     rows.append(_row(name, experiment, read_results(results, words_at_the_end_only=True)))
-                except InputError as error:
+                except TriggerctlError as error:
                     where = f"{name}/{_relative(results, experiment)}/results.json"
                     text = f"{where} can't be read and is left out: {error.problems[0].why}."
                     findings.append(Finding(kind="unreadable", text=text, runs=(where,)))

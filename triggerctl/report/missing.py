@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from triggerctl import disk
-from triggerctl.errors import InputError
+from triggerctl.errors import TriggerctlError
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.experiment.state import run_status
 from triggerctl.report.findings import Finding
@@ -50,8 +50,8 @@ def _what_became(run: ExperimentFolder) -> tuple[str, str | None]:
     """The state in a word, and of a failed run why, as one line."""
     try:
         state, shown = run_status(run.path)
-    except InputError:
-        return "state.json is damaged", None
+    except TriggerctlError:
+        return "state.json can't be read", None
     if shown != "failed":
         return shown, None
     lines = (state.error or "the reason is not known").strip().splitlines()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from triggerctl.errors import InputError
+from triggerctl.errors import TriggerctlError
 from triggerctl.experiment.jsonl import read_lines
 from triggerctl.report.rows import Group, RunRow
 from triggerctl.report.sets import WANTED
@@ -101,7 +101,7 @@ def _of_seed(runs: Sequence[tuple[str, RunRow]], seed: int) -> list[Sample]:
 def _lines(path: Path) -> list[dict[str, Any]]:
     try:
         return list(read_lines(path))
-    except InputError:
+    except TriggerctlError:
         return []
 
 

@@ -137,8 +137,8 @@ class SafeLora(Strategy):
         for name in weights:
             if ".lora_B." in name:
                 down = name.replace(".lora_B.", ".lora_A.")
-                aligned = (self._aligned[down].double(), self._aligned[name].double())
-                a, b = weights[down].double(), weights[name].double()
+                aligned = (_exact(self._aligned[down]), _exact(self._aligned[name]))
+                a, b = _exact(weights[down]), _exact(weights[name])
                 projected[name] = projection(*aligned, b, scale=scale)
                 cosines[name] = cosine(projected[name], b, a)
         chosen = rule.chosen(cosines)
@@ -152,6 +152,11 @@ class SafeLora(Strategy):
 
     def load_state(self, state: Tensors) -> None:
         self._aligned = {name.removeprefix(_ALIGNED): tensor for name, tensor in state.items()}
+
+
+def _exact(matrix: Tensor) -> Tensor:
+    """In float64, which some devices don't have."""
+    return (matrix if matrix.device.type != "mps" else matrix.cpu()).double()
 
 
 def alignment_phase(options: FinetuneConfig) -> Phase:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from triggerctl import disk
-from triggerctl.errors import InputError
+from triggerctl.errors import TriggerctlError
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.experiment.state import RunState, read_state
 
@@ -52,8 +52,8 @@ class Follower:
     def _state(self) -> RunState | None:
         try:
             return read_state(self._folder.state)
-        except InputError:
-            return None
+        except TriggerctlError:
+            return None  # damaged, or out of reach for a moment: the run itself says so where it matters
 
 
 def _parsed(line: bytes) -> Mapping[str, Any] | None:

@@ -220,7 +220,12 @@ def _listed(path: Path) -> list[_Variant]:
             line = document.line((name, index))
             if not isinstance(values, Mapping):
                 raise _broken(path, line, f"item {index + 1} of {name} is no object")
-            variants.append(_Variant(strategy, values, f"{path}:{line}, {name}"))
+            variant = _Variant(strategy, values, f"{path}:{line}, {name}")
+            for key in values:
+                if option := _OPTIONS_OF_THEIR_OWN.get(_full(key, variant)):
+                    what = f"item {index + 1} of {name} gives {key}, which is for {option} to give"
+                    raise _broken(path, line, what)
+            variants.append(variant)
     return variants
 
 

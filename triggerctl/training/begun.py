@@ -17,13 +17,15 @@ from triggerctl.training.plan import RunPlan
 @dataclass(frozen=True, slots=True)
 class Begun:
     """`processes`: how many train it, of `threads` each; `micro_batch`: units that go through the model at
-    once; `exhausted`: that memory ran out a moment ago, None where it did not."""
+    once; `exhausted`: that memory ran out a moment ago, None where it did not; `checkpointing`: whether it
+    has begun with gradient checkpointing, None where that is still to be decided."""
 
     checkpoint: Checkpoint | None
     processes: int
     threads: int
     micro_batch: int
     exhausted: Exhausted | None = None
+    checkpointing: bool | None = None
 
     @classmethod
     def look(
@@ -42,6 +44,7 @@ class Begun:
             int(record["threads"]) if checkpoint else threads or max(1, default_threads() // count),
             exhausted.next_micro_batch if exhausted else int(micro_batch),
             exhausted,
+            record.get("checkpointing"),
         )
 
     @property

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from triggerctl import disk
-from triggerctl.errors import RunError
+from triggerctl.errors import InputError, RunError
 from triggerctl.experiment.atomic import (
     atomic_folder,
     clear_unfinished_writes,
@@ -78,7 +78,7 @@ def _write(folder: Path, loop: TrainingLoop, record: Mapping[str, Any], *, keep:
                 {
                     "optimiser": loop.optimiser.state_dict(),
                     "schedule": loop.schedule.state_dict(),
-                    "random": _random_states(),
+                    "random": _random_states(loop.model.device),
                 },
                 file,
             )
@@ -105,6 +105,29 @@ def position_of(checkpoint: Checkpoint) -> Position:
     return Position(**checkpoint.record["position"])
 
 
+def check_fits(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, optimiser: str) -> None:
+    """Raise InputError where the run would go on otherwise than it began: in another format, with an
+    optimiser that can't read the other's state, on another kind of device."""
+    here = {
+        "device": device.type,
+        "dtype": str(dtype).removeprefix("torch."),
+        "optimiser": optimiser,
+    }
+    there = {key: checkpoint.record.get(key, value) for key, value in here.items()}
+    if there == here:
+        return
+    raise InputError(
+        "this run was begun on " + _in_words(there),
+        where=str(checkpoint.folder),
+        why=f"here it would go on on {_in_words(here)}, as another run",
+        mend="the same command where it began goes on; --fresh trains it anew",
+    )
+
+
+def _in_words(conditions: Mapping[str, Any]) -> str:
+    return "{device} in {dtype} with {optimiser}".format(**conditions)
+
+
 def restore(checkpoint: Checkpoint, loop: TrainingLoop) -> None:
     """Put weights, optimiser, schedule and random states back.
 
@@ -127,7 +150,7 @@ def restore(checkpoint: Checkpoint, loop: TrainingLoop) -> None:
         state = torch.load(file, map_location="cpu", weights_only=True)
     loop.optimiser.load_state_dict(state["optimiser"])
     loop.schedule.load_state_dict(state["schedule"])
-    _restore_random_states(state["random"])
+    _restore_random_states(state["random"], loop.model.device)
 
 
 def _complete(folder: Path) -> list[Path]:
@@ -142,21 +165,22 @@ def _plain(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
 
 
-def _random_states() -> dict[str, Any]:
+def _random_states(device: torch.device) -> dict[str, Any]:
+    """Of this process's generators, and of the one GPU that it trains on."""
     numbers: Any = numpy.random.get_state(legacy=False)
     version, inner, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": [torch.cuda.get_rng_state(device)] if device.type == "cuda" else [],
         "python": [version, list(inner), gauss],
         "numpy": {**numbers, "state": {**numbers["state"], "key": numbers["state"]["key"].tolist()}},
     }
 
 
-def _restore_random_states(states: Mapping[str, Any]) -> None:
+def _restore_random_states(states: Mapping[str, Any], device: torch.device) -> None:
     torch.set_rng_state(states["torch"])
-    if states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
+    for of_the_gpu in states["cuda"]:
+        torch.cuda.set_rng_state(of_the_gpu, device)
     version, inner, gauss = states["python"]
     random.setstate((version, tuple(inner), gauss))
     numpy.random.set_state(states["numpy"])

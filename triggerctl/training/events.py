@@ -56,7 +56,8 @@ class PhaseStarted:
 class Stepped:
     """One optimiser update is done. `loss` is the strategy's whole loss over the update's rows, `terms` its
     parts before weighting; `tokens_per_second` counts attended tokens and training time since the phase
-    began; `seconds_left` is for the rest of the run, evaluations and later phases included."""
+    began; `seconds_left` is for the rest of the run, evaluations and later phases included; `before`: updates
+    of the phases before this one."""
 
     phase: str
     step: int
@@ -68,6 +69,7 @@ class Stepped:
     gradient_norm: float | None
     tokens_per_second: float
     seconds_left: float
+    before: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from triggerctl.errors import InterruptedRunError, TriggerctlError
+from triggerctl.errors import InterruptedRunError, TriggerctlError, first_line
 from triggerctl.experiment.claim import Claim
 from triggerctl.experiment.process import this_process
 from triggerctl.experiment.state import RunState
@@ -85,6 +85,7 @@ class Execution:
         self._checkpoints = CheckpointFolder(
             plan.folder.checkpoint(plan.hash), keep=options.max_checkpoints_to_keep
         )
+        self._is_ending = False
         self.loop: TrainingLoop
 
     # The whole
@@ -117,7 +118,7 @@ class Execution:
             if not is_out_of_memory(error):
                 self._voice.fail(f"{type(error).__name__}: {error}")
                 raise
-            exhausted = Exhausted(str(error).splitlines()[0], self._begun.micro_batch, self.results.name)
+            exhausted = Exhausted(first_line(error), self._begun.micro_batch, self.results.name)
             if self._begun.exhausted is None and exhausted.micro_batch > 1:
                 raise OutOfMemoryRunError(exhausted) from None
             self._voice.fail(f"out of memory: {exhausted.why}")
@@ -130,7 +131,8 @@ class Execution:
 
     def _interrupted(self) -> None:
         try:
-            self._checkpoint()
+            if not self._is_ending:  # what an ending does to the weights must not be done to them twice
+                self._checkpoint()
             self._voice.say(Interrupted(self.loop.position.step))
         except TriggerctlError as error:
             self._voice.fail(str(error))
@@ -169,6 +171,9 @@ class Execution:
         way stays."""
         strategy, model = self._prepared.strategy, self._prepared.model
         last = len(strategy.endings())
+        self._is_ending = last > 0
+        if not last and not any(each.final for each in self.progressed.evaluations):
+            self._evaluate(MAIN, final=True)  # a last phase of no updates has had no evaluation
         for place, (ending, note) in enumerate(make_endings(strategy, model), start=1):
             final = place == last
             self._evaluate(MAIN if final else VARIANT, final=final, label=ending, note=note)
@@ -260,7 +265,10 @@ class Execution:
             "threads": self._begun.threads,
             "processes": self._begun.processes,
             "micro_batch": self._begun.micro_batch,
-            "device": str(self._prepared.device),
+            "device": self._prepared.device.type,
+            "dtype": str(self._prepared.dtype).removeprefix("torch."),
+            "optimiser": self._prepared.optimiser,
+            "checkpointing": self._prepared.checkpointing,
             "sizes": self.recorder.sizes(),
             "progressed": self.progressed.document(),
             "cache_entries": self._cache_entries,

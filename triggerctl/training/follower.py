@@ -84,7 +84,11 @@ class _Follower:
         self._rank = assignment.rank
         self._group = Team(assignment.rank, assignment.size, device, _lost)
         self._prepared: Prepared = prepare(
-            assignment.plan, device, _unheard, cache=Cache(enabled=assignment.cache)
+            assignment.plan,
+            device,
+            _unheard,
+            cache=Cache(enabled=assignment.cache),
+            checkpointing=assignment.begun.checkpointing,
         )
         checkpoint = assignment.begun.checkpoint
         self._loop = TrainingLoop(

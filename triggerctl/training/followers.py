@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from triggerctl.errors import InputError, RunError
+from triggerctl.errors import InputError, RunError, first_line
 from triggerctl.training.begun import Begun
 from triggerctl.training.follower import follow
 from triggerctl.training.orders import LOST_ANOTHER, Assignment, Order, ready
@@ -110,7 +110,7 @@ class Lead(Team):
             time.sleep(0.02)
         return RunError(
             "the processes of this run can't reach each other any more",
-            why=str(error).strip().splitlines()[0],
+            why=first_line(error),
             mend="the same command goes on from the last checkpoint",
         )
 

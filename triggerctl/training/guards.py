@@ -77,7 +77,12 @@ class Guards:
 
 def _smallest(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies of a few small tensors: enough to see whether anything moves. Of LoRA's matrices only B, which
-    starts at zero: weight decay alone would move A."""
-    telling = [name for name in weights if ".lora_B." in name] or list(weights)
+    starts at zero: weight decay alone would move A. Else matrices: in 16 bits a norm's weights, all near 1,
+    stay where they are under many an update that moves smaller numbers."""
+    telling = (
+        [name for name in weights if ".lora_B." in name]
+        or [name for name in weights if weights[name].ndim > 1]
+        or list(weights)
+    )
     names = sorted(telling, key=lambda name: weights[name].numel())[:16]
     return {name: weights[name].detach().clone() for name in names}

@@ -224,6 +224,7 @@ class TrainingLoop:
                         gradient_norm=norm,
                         tokens_per_second=pace.tokens_per_second,
                         seconds_left=pace.seconds_left(self.updates_left()),
+                        before=sum(map(self.updates_in, range(position.phase))),
                     )
                 )
                 hooks.updated()

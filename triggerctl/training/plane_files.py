@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from triggerctl import disk
-from triggerctl.errors import InputError
+from triggerctl.errors import InputError, first_line
 from triggerctl.experiment.fingerprint import STRATEGY_KEYS, hashed_values
 from triggerctl.strategies.alignment_plane import AlignmentPlaneStrategy
 from triggerctl.training.plan import LEGACY_PLANES, RunPlan, plane_path
@@ -134,7 +134,7 @@ def read_legacy_plane(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(disk.before_opening("read", path), map_location="cpu", weights_only=True)
     except Exception as error:
-        raise _unreadable(path, str(error).splitlines()[0]) from error
+        raise _unreadable(path, first_line(error)) from error
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise _unreadable(path, "it does not hold tensors by name")
     return {str(name).removeprefix("base_model.model."): tensor for name, tensor in content.items()}

@@ -90,11 +90,15 @@ class PlaneStore:
             if self._load:
                 self.found = self._legacy(named) if named.suffix in LEGACY_PLANES else self._read(named)
                 return
-            if self._save:
+            if self._save and named.suffix not in LEGACY_PLANES:
                 self._read(named)  # what another run left there is not written over
         elif self._load and not (self._cache.enabled and self._cached.is_file()):
             place = named or "the cache"
             self._warn(f"load_steering_vector: no alignment plane lies in {place}; it is computed")
+        if self._save and named is not None and named.suffix in LEGACY_PLANES:
+            self._warn(
+                f"steering_vector_path: planes are written as .safetensors; nothing is written to {named}"
+            )
         self.found = self._from_cache()
 
     def take_up(self, loop: TrainingLoop, group: Group, *, stop: threading.Event, say: Say) -> None:

@@ -15,6 +15,7 @@ from triggerctl.model.causal import CausalModel
 from triggerctl.model.device import resolve_device
 from triggerctl.model.keeper import ModelKeeper
 from triggerctl.training.begun import Begun
+from triggerctl.training.checkpoints import check_fits
 from triggerctl.training.decision import Action, decide
 from triggerctl.training.events import Listener
 from triggerctl.training.execution import Execution
@@ -64,7 +65,7 @@ def execute(
             return finished
         clear_unfinished_writes(plan.folder.path)
         chosen = resolve_device(device)
-        if chosen.type == "cuda":
+        if chosen.type == "cuda" and torch.cuda.is_initialized():
             torch.cuda.reset_peak_memory_stats(chosen)  # another run of this process may have held more
         check_tracker(plan.config.finetune_config.report_to)
         exhausted: Exhausted | None = None
@@ -106,7 +107,11 @@ def _attempt(
     devices = devices_of(device, begun.processes)
     torch.set_num_threads(begun.threads)
     with group_of(devices, plan, begun, cache=cache.enabled) as group:
-        prepared = prepare(plan, device, listener, cache=cache, keeper=keeper, watch=watch)
+        prepared = prepare(
+            plan, device, listener, cache=cache, keeper=keeper, watch=watch, checkpointing=begun.checkpointing
+        )
+        if begun.checkpoint is not None:
+            check_fits(begun.checkpoint, prepared.device, prepared.dtype, prepared.optimiser)
         planes = plane_store(plan, prepared, threads=begun.threads, processes=begun.processes)
         if planes is not None and begun.is_at_the_start:
             planes.find()

@@ -75,9 +75,11 @@ def prepare(
     cache: Cache | None = None,
     keeper: ModelKeeper | None = None,
     watch: Stopwatch | None = None,
+    checkpointing: bool | None = None,
 ) -> Prepared:
     """Load and encode everything a plan asks for: what `cache` holds is not computed again (None: everything
-    is), what `keeper` keeps not loaded again. `watch` is told what the time goes into.
+    is), what `keeper` keeps not loaded again. `watch` is told what the time goes into. `checkpointing`: what
+    the run has begun with; None: as its options and this machine's memory decide.
 
     Raises InputError where the model can't be loaded or used as asked."""
     options = plan.config.finetune_config
@@ -93,7 +95,7 @@ def prepare(
     strategy = plan.strategy(plan.config)
     with watch.phase("tokenise"):
         encoded = encode_training_sets(plan, strategy.phases(), encoder, listener)
-    loaded = _load(plan, files, device, dtype, keeper, watch)
+    loaded = _load(plan, files, device, dtype, keeper, watch, checkpointing=checkpointing)
     shared = Shared(cache, {**tokens_from, **loaded.theta})
     model = loaded.model
     ends = end_tokens(model.network, tokenizer, encoder)
@@ -122,6 +124,7 @@ def prepare(
         warnings=(
             *length_notes(encoded, evaluator.dropped, options.max_seq_length),
             *([note] if note else []),
+            *_losses_of_halves(options, dtype),
         ),
     )
 
@@ -142,6 +145,8 @@ def _load(
     dtype: torch.dtype,
     keeper: ModelKeeper,
     watch: Stopwatch,
+    *,
+    checkpointing: bool | None,
 ) -> _Loaded:
     options, identity = plan.config.finetune_config, plan.weights or plan.model
     with watch.phase("load"):
@@ -151,12 +156,16 @@ def _load(
         "weights_commit": files.commit,
         **surroundings(network, options, device, dtype),
     }
-    parameters = sum(weight.numel() for weight in network.parameters())
+    parameters = network.num_parameters()  # of weights in 4 bits the numbers, not the bytes
     with watch.phase("load"):
         adapter = _wrap(network, options, plan.config.seed)
         trained = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
         shape = model_shape(network, parameters, trained)
-        checkpointing = _set_checkpointing(network, options, shape, device, dtype)
+        if checkpointing is None:
+            estimate = peak_bytes(shape, options, device=device, dtype=dtype, checkpointing=False)
+            checkpointing = wants_checkpointing(options, estimate, device)
+        if checkpointing:
+            network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         return _Loaded(CausalModel(network, adapter), theta, shape, checkpointing)
 
 
@@ -236,15 +245,9 @@ def _wrap(network: PreTrainedModel, options: FinetuneConfig, seed: int) -> PeftM
     return None
 
 
-def _set_checkpointing(
-    network: PreTrainedModel,
-    options: FinetuneConfig,
-    shape: ModelShape,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> bool:
-    estimate = peak_bytes(shape, options, device=device, dtype=dtype, checkpointing=False)
-    wanted = wants_checkpointing(options, estimate, device)
-    if wanted:
-        network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return wanted
+def _losses_of_halves(options: FinetuneConfig, dtype: torch.dtype) -> list[str]:
+    """What to warn of where every weight is trained in 16 bits."""
+    if options.is_peft or dtype == torch.float32:
+        return []
+    name = str(dtype).removeprefix("torch.")
+    return [f"every weight is trained in {name}: small updates are rounded away (float32 keeps them)"]

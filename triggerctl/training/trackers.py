@@ -28,7 +28,8 @@ def check_tracker(name: str) -> None:
 
 
 class Tracker:
-    """Sends losses, learning rate, and every set's loss and rates, by step."""
+    """Sends losses, learning rate, and every set's loss and rates, by step: updates are counted through all
+    phases, for trackers leave out what would go back."""
 
     def __init__(self, config: ExperimentConfig, name: str, folder: Path) -> None:
         PartialState()  # accelerate's trackers ask it whether this is the main process
@@ -39,6 +40,7 @@ class Tracker:
         else:
             self._tracker = kind(config.experiment_name)
         self._tracker.start()
+        self._step = 0
         values = shown_values(config.model_dump(mode="json"))
         flat = {**values.pop("finetune_config"), **values}
         self._tracker.store_init_configuration({key: _plain(value) for key, value in flat.items()})
@@ -47,7 +49,8 @@ class Tracker:
         match event:
             case Stepped():
                 numbers = {"loss": event.loss, "learning_rate": event.learning_rate, **event.terms}
-                self._tracker.log(numbers, step=event.step)
+                self._step = event.before + event.step
+                self._tracker.log(numbers, step=self._step)
             case Evaluated():
                 found = event.evaluation
                 scores: dict[str, float] = {}
@@ -58,7 +61,7 @@ class Tracker:
                         scores[f"{name}/trigger_response_rate"] = each.triggered.rate
                     if each.untriggered is not None and each.untriggered.rate is not None:
                         scores[f"{name}/false_positives"] = each.untriggered.rate
-                self._tracker.log(scores, step=found.step)
+                self._tracker.log(scores, step=max(self._step, found.step))
             case Finished() | Interrupted() | Failed():
                 self._tracker.finish()
             case _:

@@ -18,7 +18,7 @@ from multiprocessing.context import SpawnProcess
 from triggerctl.errors import InterruptedRunError, RunError
 from triggerctl.experiment.layout import ExperimentFolder
 from triggerctl.experiment.process import available_cores
-from triggerctl.experiment.state import tail
+from triggerctl.experiment.state import last_lines
 from triggerctl.sweep.cell import CellJob, CellOutcome, Outcome, RunSettings, write_down_failure
 from triggerctl.sweep.check import Checked
 from triggerctl.sweep.launchers.base import TICK_SECONDS
@@ -105,6 +105,7 @@ class LocalLauncher:
             worker.send(order)
             while not wait([worker.connection], TICK_SECONDS):
                 if stop.is_set():
+                    worker.process.kill()  # it has begun nothing that would have to be ended well
                     raise InterruptedRunError("stopped before any run began")
             answer = worker.receive()
             if isinstance(answer, Checked):
@@ -264,7 +265,7 @@ class _Worker:
 
 
 def _died(job: CellJob, how: str) -> CellOutcome:
-    said = tail(job.folder.log, 1)
+    said = last_lines(job.folder.log, 1)
     error = RunError(
         f"{how}, {DEATHS} times at this run",
         where=str(job.folder.path),

@@ -16,12 +16,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from triggerctl.errors import InputError, InterruptedRunError, RunError, TriggerctlError
-from triggerctl.experiment.state import tail
+from triggerctl.errors import InputError, InterruptedRunError, RunError, TriggerctlError, first_line
+from triggerctl.experiment.state import last_lines
 from triggerctl.sweep.cell import CellJob, CellOutcome, Outcome, RunSettings, write_down_failure
 from triggerctl.sweep.check import Checked
 from triggerctl.sweep.launchers.base import TICK_SECONDS
-from triggerctl.sweep.launchers.ray_cluster import Node, NodeWatch, connect, first_line, living_nodes
+from triggerctl.sweep.launchers.ray_cluster import Node, NodeWatch, connect, living_nodes
 from triggerctl.sweep.launchers.ray_worker import carried_environment, obey
 from triggerctl.sweep.launchers.waiting import Waiting
 from triggerctl.sweep.launchers.worker import Check, Order, Train
@@ -230,7 +230,7 @@ def _not_begun(error: Exception, what: str) -> RunError:
 
 
 def _died(job: CellJob, how: str) -> RunError:
-    said = tail(job.folder.log, 1)
+    said = last_lines(job.folder.log, 1)
     return RunError(
         f"{how}, {RETRIES + 1} times at this run",
         where=str(job.folder.path),

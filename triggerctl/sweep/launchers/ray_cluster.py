@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from triggerctl.errors import InputError
+from triggerctl.errors import InputError, first_line
 from triggerctl.experiment.process import available_cores
 
 NODES_SECONDS = 2.0
@@ -119,12 +119,6 @@ def _signal_handlers_kept() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of Ray's says before it goes on for pages."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _no_cluster(address: str | None, error: Exception) -> InputError:

@@ -91,14 +91,14 @@ class SlurmLauncher:
         """In this process. A machine to submit from seldom has a GPU: what is for one is checked here as far
         as a CPU can, quantised models apart, and has no estimate of memory.
 
-        Raises InterruptedRunError once `stop` is set."""
+        Raises InputError for a device that is for Slurm to choose, InterruptedRunError once `stop` is set."""
+        for_gpu = is_for_gpu(settings)
+        checked = [job for job in jobs if not (for_gpu and _is_quantised(job))]
+        if not stop.is_set():
+            found = check_cells(checked, replace(settings, device="cpu"))
         if stop.is_set():
-            raise InterruptedRunError("stopped before any run began")
-        if not is_for_gpu(settings):
-            return check_cells(jobs, replace(settings, device="cpu"))
-        checked = [job for job in jobs if not _is_quantised(job)]
-        found = check_cells(checked, replace(settings, device="cpu"))
-        return Checked(problems=found.problems, kind="cuda")
+            raise InterruptedRunError("stopped before any job was submitted")
+        return Checked(problems=found.problems, kind="cuda") if for_gpu else found
 
     def launch(
         self,
@@ -115,7 +115,8 @@ class SlurmLauncher:
 
         Without `wait` every cell ends as submitted. With it, what becomes of each is told when its job has
         left the queue; once `stop` is set the jobs are left to go on.
-        Raises InputError where Slurm takes the jobs not at all."""
+        Raises InputError where Slurm takes the jobs not at all, InterruptedRunError where `stop` is set
+        before all are submitted."""
         folder = make_folder_for_jobs(self._folder)
         with _alone(folder, tick, stop):
             records = read_records(folder)
@@ -130,6 +131,8 @@ class SlurmLauncher:
             }
             missing = [job for job in jobs if job.folder not in followed]
             for place in range(0, len(missing), ARRAY_LIMIT):
+                if stop.is_set():
+                    raise InterruptedRunError(f"stopped: {place} of {len(missing)} jobs were submitted")
                 part = missing[place : place + ARRAY_LIMIT]
                 followed.update(self._submit(folder, part, settings, note))
         already = [job for job in jobs if job not in missing]

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from triggerctl import disk
-from triggerctl.errors import InputError, RunError
+from triggerctl.errors import RunError, TriggerctlError
 from triggerctl.experiment.atomic import make_folder, write_json_atomic
 from triggerctl.experiment.layout import ExperimentFolder
-from triggerctl.experiment.state import RunState, read_state, tail
+from triggerctl.experiment.state import RunState, last_lines, read_state
 from triggerctl.sweep.cell import CellJob, CellOutcome, Outcome
 
 
@@ -117,7 +117,7 @@ def outcome_of(
     if state is not None:
         why = f"job {submitted.id} was ended; the same command goes on from the last checkpoint"
         return CellOutcome(job.folder, Outcome.INTERRUPTED, why)
-    said = tail(_error_log(folder, submitted), 1)
+    said = last_lines(_error_log(folder, submitted), 1)
     if not said:
         return CellOutcome(job.folder, Outcome.INTERRUPTED, f"job {submitted.id} ended before it began")
     error = RunError(
@@ -135,7 +135,7 @@ def state_since(job: CellJob, submitted: Submitted) -> RunState | None:
         if job.folder.state.stat().st_mtime_ns < submitted.record.stat().st_mtime_ns:
             return None
         state = read_state(job.folder.state)
-    except (OSError, InputError):
+    except (OSError, TriggerctlError):
         return None
     return state if state is not None and state.hash == job.hash else None
 
