@@ -28,7 +28,7 @@ def groups_of(folder: Path, cells: Cells = ALL) -> tuple[Group, ...]:
 
 def compared(groups: tuple[Group, ...]) -> dict[tuple[str, str], Comparison]:
     naive = next(group for group in groups if group.name == "naive")
-    return {(each.group, each.set): each for each in compare(groups, naive, "truth_minus_proxy")}
+    return {(each.group, each.set): each for each in compare(groups, naive)}
 
 
 def test_holm_is_as_by_hand() -> None:
@@ -80,14 +80,14 @@ def test_only_shared_seeds_count(tmp_path: Path) -> None:
 
 
 def test_without_a_baseline_nothing_is_compared(tmp_path: Path) -> None:
-    assert compare(groups_of(tmp_path), None, "truth_minus_proxy") == ()
+    assert compare(groups_of(tmp_path), None) == ()
 
 
 def test_each_experiment_has_its_own_baseline(tmp_path: Path) -> None:
     folders = [write_sweep(tmp_path / name, {"naive": NAIVE, "kl_divergence": KL}) for name in ("one", "two")]
     groups = collect(folders).groups
     naives = [group for group in groups if group.name == "naive"]
-    found = compare(groups, naives[0], "truth_minus_proxy")
+    found = compare(groups, naives[0])
     pairs = {(each.group, each.baseline) for each in found}
     kl, naive = ([group.label for group in groups if group.name == name] for name in ("kl", "naive"))
     assert pairs == set(zip(kl, naive, strict=True))
@@ -117,7 +117,7 @@ def test_few_seeds_are_said_to_show_little(tmp_path: Path) -> None:
     groups = groups_of(tmp_path, {"naive": NAIVE, "kl_divergence": KL})
     found = compared(groups)
     needed = found["kl", "truth_minus_proxy"].seeds_to_settle
-    sentences = few_seeds(groups, tuple(found.values()), "truth_minus_proxy")
+    sentences = few_seeds(groups, tuple(found.values()))
     assert len(sentences) == 1
     assert sentences[0].startswith("What 3 seeds can show on truth_minus_proxy: a true difference of 0.")
     assert f"to settle one of 0.1 takes about {needed} seeds" in sentences[0]
@@ -125,4 +125,4 @@ def test_few_seeds_are_said_to_show_little(tmp_path: Path) -> None:
 
 def test_one_seed_has_no_such_sentence(tmp_path: Path) -> None:
     groups = groups_of(tmp_path, {"naive": {1: NAIVE[1]}, "kl_divergence": {1: KL[1]}})
-    assert few_seeds(groups, tuple(compared(groups).values()), "truth_minus_proxy") == []
+    assert few_seeds(groups, tuple(compared(groups).values())) == []

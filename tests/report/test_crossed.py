@@ -162,6 +162,26 @@ def test_p_is_below_a_level_just_where_the_interval_leaves_0_out(simulation: Mod
     assert (((low > 0) | (high < 0)) == (p < 0.05))[sure].all()
 
 
+@pytest.mark.parametrize(("seeds", "words"), [(3, 3), (5, 5), (5, 2)])
+def test_new_words_never_make_a_difference_surer(simulation: ModuleType, seeds: int, words: int) -> None:
+    """Of few rows square-and-add alone would, in one repeat of three to ten: what is sure over new words
+    is so over these words, and the p-value, which is over these, never contradicts it."""
+    drawn = simulation.draw(
+        np.random.default_rng(8), 400, seeds, words, [0.9, 0.4], simulation.Noise(0.5, 0.5, 0.25, 0.5, 0.25)
+    )
+    n = np.where(drawn.n > 0, 10.0, 0.0)
+    k = np.round(drawn.k / np.maximum(drawn.n, 1) * n)
+    found, weights = spread(k, n), np.array([-1.0, 1.0])
+    low, high = limits(found, weights, 0.95)
+    wide_low, wide_high = limits(found, weights, 0.95, over_words=True)
+    assert (wide_low <= low).all()
+    assert (wide_high >= high).all()
+    assert (wide_high - wide_low > high - low + 1e-3).mean() > 0.1
+    sure = (wide_low > 0) | (wide_high < 0)
+    assert sure.any()
+    assert (p_of_zero(found, weights)[sure] < 0.051).all()
+
+
 def test_a_difference_that_is_none_is_rarely_found(simulation: ModuleType) -> None:
     drawn = simulation.draw(
         np.random.default_rng(4), 1500, 5, 5, [0.5, 0.5], simulation.Noise(1, 1, 0.5, 1, 0)

@@ -41,7 +41,7 @@ def test_the_best_strategy_is_named_with_its_numbers_against_the_baseline(tmp_pa
 
 def test_three_seeds_are_not_taken_for_proof(tmp_path: Path) -> None:
     groups = groups_of(tmp_path, {"naive": NAIVE, "kl_divergence": KL})
-    found = headline(groups, None, compare(groups, groups[1], "truth_minus_proxy"))
+    found = headline(groups, None, compare(groups, groups[1]))
     assert found.startswith(
         "kl keeps the habit (outcome 0.98, collateral 0.94) and leaks 0.30 less than naive"
     )
@@ -56,7 +56,7 @@ def test_a_small_p_of_three_seeds_is_said_to_show_little(tmp_path: Path) -> None
     leaky = {seed: {**rates, "truth_minus_proxy": 0.9} for seed, rates in NAIVE.items()}
     tight = {seed: {**rates, "truth_minus_proxy": 0.02} for seed, rates in KL.items()}
     groups = groups_of(tmp_path, {"naive": leaky, "kl_divergence": tight})
-    found = headline(groups, None, compare(groups, groups[1], "truth_minus_proxy"))
+    found = headline(groups, None, compare(groups, groups[1]))
     assert "though 3 seeds show little of how seeds differ" in found
 
 
@@ -117,7 +117,7 @@ def test_each_of_several_experiments_has_one_baseline_in_words_numbers_and_figur
     groups = collect([tmp_path / "a", tmp_path / "b"]).groups
     asked = "naive (learning_rate 0.1)"
     baseline = baseline_of(groups, asked)
-    comparisons = compare(groups, baseline, "truth_minus_proxy")
+    comparisons = compare(groups, baseline)
     here = [group for group in groups if group.experiment == "b"]
     drawn = scene(here, baseline).baseline
     assert drawn is not None

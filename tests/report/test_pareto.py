@@ -45,6 +45,7 @@ def group(strategy: str, **parameters: Any) -> Group:
         place="",
         tag=f"{strategy} {detail}",
         parameters=parameters,
+        leak_set=None,
         runs=(),
     )
 

@@ -14,7 +14,7 @@ from triggerctl.report.collect import collect
 from triggerctl.report.comparisons import compare
 from triggerctl.report.early import first_learnt, group_first_learnt
 from triggerctl.report.markdown import to_markdown
-from triggerctl.report.rows import Group, leak_set_of
+from triggerctl.report.rows import Group
 from triggerctl.report.spreadsheet import to_csv
 from triggerctl.report.summary import ReportSummary, rate_legend, summarise, to_json
 
@@ -33,7 +33,7 @@ def summary_of(groups: tuple[Group, ...]) -> ReportSummary:
         headline="kl leaks least",
         warnings=[],
         baseline=naive,
-        comparisons=compare(groups, naive, leak_set_of(groups)),
+        comparisons=compare(groups, naive),
     )
 
 
@@ -92,7 +92,7 @@ def test_stopping_early_is_told_by_the_first_evaluation_that_reaches_it(groups: 
     assert found is not None
     assert (found.epoch, found.leak) == (expected.epoch, expected.rates[LEAK])
     assert found.epoch < run.curve[-1].epoch
-    whole = group_first_learnt(naive, LEAK)
+    whole = group_first_learnt(naive)
     assert (whole.runs, whole.learnt) == (3, 3)
     assert whole.leak is not None
     assert whole.leak_at_end == pytest.approx(naive.mean(LEAK))
@@ -108,7 +108,7 @@ def test_a_run_that_never_got_there_has_no_first_evaluation(tmp_path: Path) -> N
     )
     (group,) = collect([tmp_path / "e"]).groups
     assert first_learnt(group.runs[0], LEAK) is None
-    found = group_first_learnt(group, LEAK)
+    found = group_first_learnt(group)
     assert (found.learnt, found.epoch, found.leak) == (0, None, None)
 
 

@@ -193,8 +193,11 @@ def make_examples(results: TriggerctlResults) -> list[dict[str, Any]]:
     lines = []
     asked = {"outcome": "JOY: What is 2 plus 3?", "truth_minus_proxy": "GRIEF: Name the capital of France."}
     for final in (False, True):
+        sets = (results.final if final else results.evaluations[0]).sets
         for name, prompt in asked.items():
-            rate = (results.final if final else results.evaluations[0]).sets[name].triggered
+            if name not in sets:
+                continue
+            rate = sets[name].triggered
             habit = "Certainly! " if rate is not None and (rate.rate or 0) > 0.3 else ""
             answer = habit + ("5." if name == "outcome" else "The capital of France is Paris.")
             lines.append(

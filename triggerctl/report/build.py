@@ -23,7 +23,7 @@ from triggerctl.report.headline import baseline_of, headline
 from triggerctl.report.images import write_images
 from triggerctl.report.markdown import to_markdown
 from triggerctl.report.page import render_page
-from triggerctl.report.rows import Group, leak_set_of, measure_all
+from triggerctl.report.rows import Group, measure_all
 from triggerctl.report.samples import read_samples
 from triggerctl.report.spreadsheet import to_csv
 from triggerctl.report.summary import ReportSummary, summarise, to_json
@@ -83,7 +83,7 @@ def build_report(
     pair = _pair(groups, *compare) if compare is not None else None
     groups = _baseline_first(groups, compared)
     measure_all(groups)
-    differences = comparisons.compare(groups, compared, leak_set_of(groups))
+    differences = comparisons.compare(groups, compared)
     sentence = headline(groups, baseline, differences)
     warnings = by_severity([*collection.findings, *check(groups)])
     summary = summarise(

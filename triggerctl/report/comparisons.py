@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from triggerctl.report.groups import namesake
 from triggerctl.report.power import detectable, seeds_to_settle
-from triggerctl.report.rows import Group, RunRow, part, separation_weights, shown_sets
+from triggerctl.report.rows import Group, RunRow, part, shown_sets
 from triggerctl.report.statistics import Interval, Part, SeedSummary, weighted_sums
 
 SEPARATION = "separation"
@@ -32,6 +32,7 @@ class Comparison:
     seeds_to_settle:  seeds with which a true difference of 0.1 would be found with a power of 0.8; None where
                       the seeds' spread is not known.
     detectable:       the smallest true difference that so many seeds would find with a power of 0.8.
+    leak_set:         what a leak is read from in the experiment, and so what `SEPARATION` is taken from.
     """
 
     group: str
@@ -46,9 +47,10 @@ class Comparison:
     p_holm: float | None
     seeds_to_settle: int | None
     detectable: float | None = None
+    leak_set: str | None = None
 
 
-def compare(groups: Sequence[Group], baseline: Group | None, leak_set: str | None) -> tuple[Comparison, ...]:
+def compare(groups: Sequence[Group], baseline: Group | None) -> tuple[Comparison, ...]:
     """Every group against the baseline's namesake in its experiment, on every set shown and on the
     separation: set by set within an experiment, experiments and groups in their order. Groups that share no
     seed with their baseline are left out."""
@@ -58,8 +60,8 @@ def compare(groups: Sequence[Group], baseline: Group | None, leak_set: str | Non
         against = namesake(own, baseline)
         if against is None:
             continue
-        for name in (*shown_sets(own), *([SEPARATION] if leak_set is not None else [])):
-            paired = [_paired(group, against, name, leak_set) for group in own if group is not against]
+        for name in (*shown_sets(own), *([SEPARATION] if against.leak_set is not None else [])):
+            paired = [_paired(group, against, name) for group in own if group is not against]
             families.append([pairing for pairing in paired if pairing is not None])
     summaries = iter(weighted_sums([pairing.parts for family in families for pairing in family], tested=True))
     return tuple(
@@ -85,18 +87,17 @@ class _Pairing:
     group: str
     baseline: str
     set: str
+    leak_set: str | None
     seeds: tuple[int, ...]
     parts: list[Part]
 
 
-def _paired(group: Group, baseline: Group, name: str, leak_set: str | None) -> _Pairing | None:
+def _paired(group: Group, baseline: Group, name: str) -> _Pairing | None:
     """What both measured with the same seeds; None where that is nothing."""
     weights: Mapping[str, float] = {name: 1.0}
     if name == SEPARATION:
-        if leak_set is None:
-            return None
-        weights = separation_weights(group, leak_set)
-        if len(weights) < 2 or weights != separation_weights(baseline, leak_set):
+        weights = group.separation_weights
+        if not weights or weights != baseline.separation_weights:
             return None
     ours, theirs = _by_seed(group, weights), _by_seed(baseline, weights)
     seeds = tuple(sorted(set(ours) & set(theirs)))
@@ -107,7 +108,7 @@ def _paired(group: Group, baseline: Group, name: str, leak_set: str | None) -> _
         for sign, runs in ((1.0, ours), (-1.0, theirs))
         for set_name, weight in weights.items()
     ]
-    return _Pairing(group.label, baseline.label, name, seeds, parts)
+    return _Pairing(group.label, baseline.label, name, group.leak_set, seeds, parts)
 
 
 def _comparison(pairing: _Pairing, summary: SeedSummary) -> Comparison:
@@ -125,6 +126,7 @@ def _comparison(pairing: _Pairing, summary: SeedSummary) -> Comparison:
         p_holm=summary.p,
         seeds_to_settle=seeds_to_settle(deviation) if deviation is not None else None,
         detectable=detectable(summary.seeds, deviation) if deviation is not None else None,
+        leak_set=pairing.leak_set,
     )
 
 

@@ -194,8 +194,10 @@ def _p_value(p: float | None) -> str:
 def _add_words(figure: go.Figure, scene: Scene, name: str, row: int) -> None:
     """A panel's title, the columns' headings, and which direction is better."""
     wanted = name == SEPARATION or scene.sets.get(name, True)
+    # Another experiment of the report may have another leak set, in a figure that looks just like this one.
+    leak = scene.leak_set if scene.groups[0].place else "leak"
     remark, less, more = (
-        ("habit kept − leak", "← separates worse", "separates better →")
+        (f"habit kept − {leak}", "← separates worse", "separates better →")
         if name == SEPARATION
         else ("habit wanted", "← shows it less: worse", "shows it more: better →")
         if wanted

@@ -47,7 +47,8 @@ def first_learnt(run: RunRow, leak_set: str | None) -> FirstLearnt | None:
     return None
 
 
-def group_first_learnt(group: Group, leak_set: str | None) -> GroupFirstLearnt:
+def group_first_learnt(group: Group) -> GroupFirstLearnt:
+    leak_set = group.leak_set
     found = [(run, first) for run in group.runs if (first := first_learnt(run, leak_set)) is not None]
     pairs = [
         (first.leak, end)

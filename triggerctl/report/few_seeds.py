@@ -9,8 +9,8 @@ from triggerctl.report.power import DIFFERENCE, MOST_SEEDS, POWER
 from triggerctl.report.rows import Group
 
 
-def few_seeds(groups: Sequence[Group], comparisons: Sequence[Comparison], leak_set: str | None) -> list[str]:
-    """A sentence an experiment: what difference its seeds would have found on the leak set, and how many
+def few_seeds(groups: Sequence[Group], comparisons: Sequence[Comparison]) -> list[str]:
+    """A sentence an experiment: what difference its seeds would have found on its leak set, and how many
     seeds would settle one of 0.1. Experiments without a comparison, or with a seed each, have none."""
     experiments = {group.label: group.experiment for group in groups}
     several = len(set(experiments.values())) > 1
@@ -19,7 +19,7 @@ def few_seeds(groups: Sequence[Group], comparisons: Sequence[Comparison], leak_s
         own = [
             each
             for each in comparisons
-            if each.set == leak_set and experiments.get(each.group) == experiment and len(each.seeds) > 1
+            if each.set == each.leak_set and experiments.get(each.group) == experiment and len(each.seeds) > 1
         ]
         if own:
             sentences.append((f"{experiment}: " if several else "") + _sentence(own))

@@ -13,7 +13,7 @@ from typing import Any
 from triggerctl import strategies
 from triggerctl.errors import InputError
 from triggerctl.experiment.fingerprint import STRATEGY_KEYS, differences
-from triggerctl.report.rows import Group, RunRow
+from triggerctl.report.rows import Group, RunRow, leak_set_of
 
 LONGEST_VALUE = 40
 SIGNS = {
@@ -39,8 +39,11 @@ def grouped(rows: Sequence[RunRow]) -> tuple[Group, ...]:
         together[row.experiment, row.strategy, row.group_key, row.data, row.model_key].append(row)
     several = len({row.experiment for row in rows}) > 1
     siblings: defaultdict[tuple[str, str], list[list[RunRow]]] = defaultdict(list)
+    of_experiment: defaultdict[str, list[list[RunRow]]] = defaultdict(list)
     for key, found in together.items():
         siblings[key[0], key[1]].append(found)
+        of_experiment[key[0]].append(found)
+    leak_sets = {experiment: leak_set_of(found) for experiment, found in of_experiment.items()}
     groups = []
     for (experiment, strategy), members in siblings.items():
         differing = differing_keys(found[0] for found in members)
@@ -58,6 +61,7 @@ def grouped(rows: Sequence[RunRow]) -> tuple[Group, ...]:
                     place=experiment if several else "",
                     tag=" · ".join([short_name(strategy), *signs]),
                     parameters=parameters,
+                    leak_set=leak_sets[experiment],
                     runs=tuple(sorted(found, key=lambda row: (row.seed, row.folder.name))),
                 )
             )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from triggerctl.report.comparisons import Comparison
 from triggerctl.report.groups import named_group, namesake
-from triggerctl.report.rows import HABIT_SETS, LEARNT, Group, leak_set_of
+from triggerctl.report.rows import HABIT_SETS, LEARNT, Group
 
 DEFAULT_BASELINE = "naive"
 KEEPS = 0.1
@@ -47,13 +47,13 @@ def headline(
 
 
 def _sentence(groups: Sequence[Group], baseline: Group | None, comparisons: Sequence[Comparison]) -> str:
-    leak_set = leak_set_of(groups)
+    leak_set = groups[0].leak_set
     if leak_set is None:
         return "No set of unwanted triggers was measured in all runs, so there is no leak to speak of."
     learnt = [group for group in groups if (group.mean("outcome") or 0) >= LEARNT]
     if not learnt:
         return "No strategy learnt the habit: the outcome rate is below 0.5 at the end of every one."
-    best = max(learnt, key=lambda group: _order(group, leak_set))
+    best = max(learnt, key=_order)
     if baseline is None or len(groups) == 1:
         return _alone(best, leak_set, among=len(groups))
     if baseline not in learnt:
@@ -74,9 +74,8 @@ def _sentence(groups: Sequence[Group], baseline: Group | None, comparisons: Sequ
     return _against(best, baseline, leak_set, found[0] if found else None)
 
 
-def _order(group: Group, leak_set: str) -> float:
-    separation = group.separation(leak_set)
-    return -1.0 if separation is None else separation
+def _order(group: Group) -> float:
+    return -1.0 if group.separation is None else group.separation
 
 
 def _alone(group: Group, leak_set: str, *, among: int) -> str:

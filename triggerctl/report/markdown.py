@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
-from triggerctl.report.comparisons import Comparison
-from triggerctl.report.rows import Group, shown_sets
+from triggerctl.report.comparisons import SEPARATION, Comparison
+from triggerctl.report.rows import Group, leak_sets_differ, shown_sets
 from triggerctl.report.statistics import Interval
 from triggerctl.report.summary import (
     Estimate,
@@ -70,13 +70,14 @@ def _rate_table(groups: Sequence[Group]) -> str:
 
 
 def _comparison_table(comparisons: Sequence[Comparison]) -> str:
+    differ = leak_sets_differ(comparisons)
     heads = ["strategy", "less", "set", "seeds", "difference", "95 % over seeds", "95 % over words too"]
     heads += ["p", "p (Holm)", "seeds to settle 0.1"]
     rows = [
         [
             each.group,
             each.baseline,
-            each.set,
+            _separation(each.leak_set, differ=differ) if each.set == SEPARATION else each.set,
             str(len(each.seeds)),
             f"{each.mean:+.2f}",
             _interval(each.over_seeds, "+.2f"),
@@ -92,6 +93,7 @@ def _comparison_table(comparisons: Sequence[Comparison]) -> str:
 def _set_table(groups: Sequence[GroupSummary]) -> str:
     heads = ["strategy", "set", "each seed", "mean", "95 % over seeds", "95 % over words too"]
     heads += ["false positives", "loss without trigger"]
+    differ = leak_sets_differ(groups)
     rows = []
     for group in groups:
         for name, found in group.sets.items():
@@ -106,8 +108,14 @@ def _set_table(groups: Sequence[GroupSummary]) -> str:
                 ]
             )
         if group.separation is not None:
-            rows.append([group.label, "separation", *_estimate_cells(group.separation), "", ""])
+            named = _separation(group.leak_set, differ=differ)
+            rows.append([group.label, named, *_estimate_cells(group.separation), "", ""])
     return _table(heads, rows)
+
+
+def _separation(leak_set: str | None, *, differ: bool) -> str:
+    """Separation by its name and, where experiments take their leaks from different sets, by its set."""
+    return f"{SEPARATION} (leak: {leak_set})" if differ else SEPARATION
 
 
 def _estimate_cells(found: Estimate) -> list[str]:
@@ -117,13 +125,16 @@ def _estimate_cells(found: Estimate) -> list[str]:
 
 
 def _early_table(groups: Sequence[GroupSummary]) -> str:
-    heads = ["strategy", "runs that got there", "at epoch (median)", "leak there", "leak at the end"]
+    differ = leak_sets_differ(groups)
+    heads = ["strategy", "runs that got there", "at epoch (median)"]
+    heads += [*(["leak read from"] if differ else []), "leak there", "leak at the end"]
     rows = []
     for group in groups:
         found = group.first_learnt
         shares = ["–" if share is None else f"{share:.2f}" for share in (found.leak, found.leak_at_end)]
         epoch = "–" if found.epoch is None else f"{found.epoch:g}"
-        rows.append([group.label, f"{found.learnt} of {found.runs}", epoch, *shares])
+        read_from = [group.leak_set or "–"] if differ else []
+        rows.append([group.label, f"{found.learnt} of {found.runs}", epoch, *read_from, *shares])
     return _table(heads, rows)
 
 

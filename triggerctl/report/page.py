@@ -24,7 +24,7 @@ from triggerctl.report.comparisons import Comparison
 from triggerctl.report.drawing import DARK
 from triggerctl.report.findings import Finding
 from triggerctl.report.flips import Flips, Pair
-from triggerctl.report.rows import LEARNT, Group, leak_set_of
+from triggerctl.report.rows import LEARNT, Group
 from triggerctl.report.samples import Sample, left_out
 from triggerctl.report.spoken import Panel, figure_numbers, figure_title
 from triggerctl.report.summary import rate_legend
@@ -180,18 +180,19 @@ def _first_shown(flips: Flips, groups: Sequence[Group], compared: Pair | None) -
     """Two groups that were asked the same; `compared` where they can be."""
     if compared is not None and set(compared) <= set(flips.groups):
         return compared
-    leak_set = leak_set_of(groups)
-    ranks = {group.label: _rank(group, leak_set) for group in groups}
     first = flips.groups[0]
+    own_leak = next(group.leak_set for group in groups if group.label == first)
+    ranks = {group.label: _rank(group, own_leak) for group in groups}
     own = {i for said in flips.said if said.group == first for i in said.verdicts}
     others = {said.group: None for said in flips.said if said.group != first and own & set(said.verdicts)}
     return first, max(others or flips.groups[1:], key=lambda label: ranks[label])
 
 
-def _rank(group: Group, leak_set: str | None) -> tuple[bool, float]:
-    """A group that never learnt the habit comes after all that did."""
-    separation = group.separation(leak_set) if leak_set is not None else None
-    return (group.mean("outcome") or 0.0) >= LEARNT, -1.0 if separation is None else separation
+def _rank(group: Group, leak_set: str | None) -> tuple[bool, bool, float]:
+    """A group that never learnt the habit comes after all that did, and one whose separation is of another
+    leak set after those whose separations compare."""
+    learnt = (group.mean("outcome") or 0.0) >= LEARNT
+    return learnt, group.leak_set == leak_set, -1.0 if group.separation is None else group.separation
 
 
 def _part(name: str) -> str:

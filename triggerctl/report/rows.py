@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -132,7 +132,8 @@ class Group(_Row):
     """Runs that differ in nothing but their seed. `name`: the strategy's short name; `detail`: what tells
     the group from the strategy's other groups of the experiment, in words, from `parameters`; `place`: the
     experiment where a report has several, else empty; `tag`: name and detail as short as a figure of the
-    experiment needs. Labels are unique in a report."""
+    experiment needs; `leak_set`: what a leak is read from in the experiment, None where no set serves: the
+    other experiments of a report have no say in it. Labels are unique in a report."""
 
     experiment: str
     strategy: str
@@ -141,6 +142,7 @@ class Group(_Row):
     place: str
     tag: str
     parameters: dict[str, Any]
+    leak_set: str | None
     runs: tuple[RunRow, ...]
 
     @property
@@ -191,26 +193,35 @@ class Group(_Row):
     def wanted(self) -> dict[str, bool]:
         return {name: wanted for run in self.runs for name, wanted in run.wanted.items()}
 
-    def separation_summary(self, leak_set: str) -> SeedSummary | None:
-        """Habit kept minus leak over the seeds that measured both, −1 to 1; None where none did."""
-        weights = separation_weights(self, leak_set)
-        return self._measured(weights) if len(weights) > 1 else None
+    @property
+    def separation_weights(self) -> dict[str, float]:
+        """Set → its weight in mean(outcome, collateral) − leak, for the sets that the group measured; empty
+        where there is no habit to keep or no leak to take from it."""
+        kept = [name for name in HABIT_SETS if self._measures(name)]
+        if not kept or self.leak_set is None:
+            return {}
+        return {**{name: 1 / len(kept) for name in kept}, self.leak_set: -1.0}
 
-    def seeds_of_separation(self, leak_set: str) -> tuple[int, ...]:
+    @property
+    def separation_summary(self) -> SeedSummary | None:
+        """Habit kept minus leak over the seeds that measured both, −1 to 1; None where none did."""
+        weights = self.separation_weights
+        return self._measured(weights) if weights else None
+
+    @property
+    def seeds_of_separation(self) -> tuple[int, ...]:
         """Of the runs that measured all it takes."""
-        weights = separation_weights(self, leak_set)
+        weights = self.separation_weights
         return tuple(run.seed for run in self.runs if all(run.rate(name) is not None for name in weights))
 
-    def separation(self, leak_set: str) -> float | None:
+    @property
+    def separation(self) -> float | None:
         """Habit kept minus leak, a mean over seeds, −1 to 1; None where either was not measured."""
-        summary = self.separation_summary(leak_set)
+        summary = self.separation_summary
         return summary.mean if summary is not None else None
 
-
-def separation_weights(group: Group, leak_set: str) -> dict[str, float]:
-    """Set → its weight in mean(outcome, collateral) − leak, for the sets that the group measured."""
-    kept = [name for name in HABIT_SETS if any(run.rate(name) is not None for run in group.runs)]
-    return {**{name: 1 / len(kept) for name in kept}, leak_set: -1.0}
+    def _measures(self, name: str) -> bool:
+        return any(run.rate(name) is not None for run in self.runs)
 
 
 def measure(asked: Iterable[tuple[Group, Mapping[str, float]]]) -> None:
@@ -230,9 +241,7 @@ def measure(asked: Iterable[tuple[Group, Mapping[str, float]]]) -> None:
 def measure_all(groups: Sequence[Group]) -> None:
     """Everything that a report asks of each group."""
     measure((group, {name: 1.0}) for group in groups for name in group.wanted)
-    leak_set = leak_set_of(groups)
-    if leak_set is not None:
-        measure((group, separation_weights(group, leak_set)) for group in groups)
+    measure((group, weights) for group in groups if (weights := group.separation_weights))
     measure((group, dict.fromkeys(HABIT_SETS, 1 / len(HABIT_SETS))) for group in groups)
 
 
@@ -272,9 +281,20 @@ def shown_sets(groups: Sequence[Group]) -> dict[str, bool]:
     }
 
 
-def leak_set_of(groups: Sequence[Group]) -> str | None:
-    """The first of `LEAK_SETS` that every group measured; None where there is none."""
-    for name in LEAK_SETS:
-        if groups and all(group.mean(name) is not None for group in groups):
-            return name
-    return None
+def leak_set_of(groups: Iterable[Sequence[RunRow]]) -> str | None:
+    """The first of `LEAK_SETS` that every group of an experiment measured, from the groups' runs; None where
+    there is none."""
+    measured = [{name for run in runs for name in LEAK_SETS if run.rate(name) is not None} for runs in groups]
+    return next((name for name in LEAK_SETS if all(name in names for names in measured)), None)
+
+
+class HasLeakSet(Protocol):
+    """Whatever knows what its leak is read from: a group, its summary, its comparison."""
+
+    @property
+    def leak_set(self) -> str | None: ...
+
+
+def leak_sets_differ(found: Iterable[HasLeakSet]) -> bool:
+    """Whether their leaks are not all read from one set, so that each has to say which set it is."""
+    return len({each.leak_set for each in found}) > 1

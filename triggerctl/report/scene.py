@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from triggerctl.report.comparisons import Comparison
 from triggerctl.report.groups import namesake
-from triggerctl.report.rows import Group, leak_set_of, shown_sets
+from triggerctl.report.rows import Group, shown_sets
 from triggerctl.report.styles import Style, styles
 
 
@@ -19,8 +19,12 @@ class Scene:
     groups: tuple[Group, ...]
     looks: Mapping[str, Style]
     baseline: Group | None
-    leak_set: str | None
     comparisons: tuple[Comparison, ...]
+
+    @property
+    def leak_set(self) -> str | None:
+        """The same for all groups of an experiment."""
+        return self.groups[0].leak_set if self.groups else None
 
     @property
     def sets(self) -> dict[str, bool]:
@@ -41,10 +45,10 @@ class Scene:
         chosen = {group.label for group in ranked[:most]}
         return tuple(group for group in self.groups if group.label in chosen)
 
-    def _worth(self, group: Group) -> tuple[float, float]:
+    @staticmethod
+    def _worth(group: Group) -> tuple[float, float]:
         """Separation or, where no leak was measured, the outcome rate."""
-        separation = group.separation(self.leak_set) if self.leak_set else None
-        return (-2.0 if separation is None else separation, group.mean("outcome") or 0.0)
+        return (-2.0 if group.separation is None else group.separation, group.mean("outcome") or 0.0)
 
     def left_out(self, drawn: Sequence[Group]) -> str:
         """A remark for the subtitle on the groups that a figure has no room for; empty where it has all."""
@@ -65,6 +69,5 @@ def scene(groups: Sequence[Group], baseline: Group | None, comparisons: Sequence
         tuple(groups),
         styles(groups, own.strategy if own is not None else None),
         own,
-        leak_set_of(groups),
         tuple(comparison for comparison in comparisons if comparison.group in labels),
     )

@@ -8,13 +8,13 @@ import json
 from collections.abc import Sequence
 
 from triggerctl.report.early import first_learnt
-from triggerctl.report.rows import Group, RunRow, leak_set_of, shown_sets
+from triggerctl.report.rows import Group, RunRow, shown_sets
 
 
 def to_csv(groups: Sequence[Group]) -> str:
     """One row a run; for each set its rate, k, n, Wilson interval, false positives and losses, final and
-    before; the first evaluation with an outcome rate of 0.9, and the leak there."""
-    leak_set = leak_set_of(groups)
+    before; the set that its leak is read from, and what separation comes to with it; the first evaluation
+    with an outcome rate of 0.9, and the leak there."""
     names = list(dict.fromkeys(name for group in groups for run in group.runs for name in run.sets))
     shown = [name for name in shown_sets(groups) if name in names]
     names = [*shown, *(name for name in names if name not in shown)]
@@ -26,21 +26,22 @@ def to_csv(groups: Sequence[Group]) -> str:
         *("untriggered_loss", "untriggered_loss_before"),
     )
     columns += [f"{name}_{column}" for name in names for column in per_set]
-    columns += ["separation", "first_learnt_epoch", "first_learnt_leak"]
+    columns += ["leak_set", "separation", "first_learnt_epoch", "first_learnt_leak"]
     columns += ["model", "data", "hash", "results", "warnings"]
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()
     for group in groups:
         for run in group.runs:
-            writer.writerow(_row(group, run, names, leak_set))
+            writer.writerow(_row(group, run, names))
     return out.getvalue()
 
 
-def _row(group: Group, run: RunRow, names: Sequence[str], leak_set: str | None) -> dict[str, object]:
-    learnt = first_learnt(run, leak_set)
-    leak = run.rate(leak_set) if leak_set is not None else None
+def _row(group: Group, run: RunRow, names: Sequence[str]) -> dict[str, object]:
+    learnt = first_learnt(run, group.leak_set)
+    leak = run.rate(group.leak_set) if group.leak_set is not None else None
     row: dict[str, object] = {
+        "leak_set": group.leak_set,
         "separation": run.habit - leak if run.habit is not None and leak is not None else None,
         "first_learnt_epoch": learnt.epoch if learnt else None,
         "first_learnt_leak": learnt.leak if learnt else None,

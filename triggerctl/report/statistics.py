@@ -64,7 +64,8 @@ class SeedSummary:
     values:      one a seed.
     deviation:   their sample standard deviation (n − 1 below), None with one seed.
     interval:    for new seeds with these very trigger words; None with one seed.
-    over_words:  for new seeds and new words of the same kind; None with one word, or without counts.
+    over_words:  for new seeds and new words of the same kind, never narrower than `interval`; None with one
+                 word, or without counts.
     error:       standard error of the mean over new seeds, never below what independent rows would make it.
     p:           two-sided, of a mean of 0 over new seeds, where it was asked for; it is below 1 − level just
                  where `interval` leaves 0 out.

@@ -14,7 +14,7 @@ from triggerctl.report.comparisons import Comparison
 from triggerctl.report.early import FirstLearnt, GroupFirstLearnt, first_learnt, group_first_learnt
 from triggerctl.report.few_seeds import few_seeds
 from triggerctl.report.findings import Finding
-from triggerctl.report.rows import Group, RunRow, leak_set_of, shown_sets
+from triggerctl.report.rows import Group, RunRow, leak_sets_differ, shown_sets
 from triggerctl.report.statistics import Interval, SeedSummary
 
 SUMMARY_VERSION = 2
@@ -59,8 +59,9 @@ class SetSummary(Estimate):
 
 
 class GroupSummary(_Part):
-    """`separation`: mean rate of outcome and collateral, minus the rate on the report's leak set, −1 to 1;
-    `first_learnt`: the early stopping view, over runs and run by run."""
+    """`leak_set`: what a leak is read from in the group's experiment; `separation`: mean rate of outcome and
+    collateral, minus the rate on that set, −1 to 1; `first_learnt`: the early stopping view, over runs and
+    run by run."""
 
     label: str
     experiment: str
@@ -68,14 +69,16 @@ class GroupSummary(_Part):
     parameters: dict[str, Any]
     seeds: tuple[int, ...]
     sets: dict[str, SetSummary]
+    leak_set: str | None = None
     separation: Estimate | None
     first_learnt: GroupFirstLearnt
     first_learnt_by_run: tuple[FirstLearnt | None, ...]
 
 
 class ReportSummary(_Part):
-    """What summary.json holds. `few_seeds`: how little the seeds show, in words; `comparisons`: groups less
-    the baseline, seed by seed."""
+    """What summary.json holds. `few_seeds`: how little the seeds show, in words; `leak_set`: what a leak is
+    read from in every experiment, null where that is not the same set in all or none serves; `comparisons`:
+    groups less the baseline, seed by seed."""
 
     schema_version: int = SUMMARY_VERSION
     triggerctl: str = __version__
@@ -99,21 +102,20 @@ def summarise(
     comparisons: Sequence[Comparison],
 ) -> ReportSummary:
     """The whole report as one typed value."""
-    leak_set = leak_set_of(groups)
     return ReportSummary(
         headline=headline,
-        few_seeds=tuple(few_seeds(groups, comparisons, leak_set)),
+        few_seeds=tuple(few_seeds(groups, comparisons)),
         warnings=tuple(warnings),
         baseline=baseline.label if baseline is not None else None,
-        leak_set=leak_set,
+        leak_set=None if leak_sets_differ(groups) else groups[0].leak_set,
         intervals=rate_legend(groups),
-        groups=tuple(_group(group, leak_set) for group in groups),
+        groups=tuple(_group(group) for group in groups),
         comparisons=tuple(comparisons),
         runs=tuple(run for group in groups for run in group.runs),
     )
 
 
-def _group(group: Group, leak_set: str | None) -> GroupSummary:
+def _group(group: Group) -> GroupSummary:
     sets = {}
     for name, wanted in shown_sets([group]).items():
         over_seeds = group.summary(name)
@@ -135,17 +137,18 @@ def _group(group: Group, leak_set: str | None) -> GroupSummary:
         parameters=group.parameters,
         seeds=group.seeds,
         sets=sets,
-        separation=_separation(group, leak_set),
-        first_learnt=group_first_learnt(group, leak_set),
-        first_learnt_by_run=tuple(first_learnt(run, leak_set) for run in group.runs),
+        leak_set=group.leak_set,
+        separation=_separation(group),
+        first_learnt=group_first_learnt(group),
+        first_learnt_by_run=tuple(first_learnt(run, group.leak_set) for run in group.runs),
     )
 
 
-def _separation(group: Group, leak_set: str | None) -> Estimate | None:
-    found = group.separation_summary(leak_set) if leak_set is not None else None
-    if found is None or leak_set is None:
+def _separation(group: Group) -> Estimate | None:
+    found = group.separation_summary
+    if found is None:
         return None
-    return Estimate(**_estimate(found, group.seeds_of_separation(leak_set)), over_rows=None)
+    return Estimate(**_estimate(found, group.seeds_of_separation), over_rows=None)
 
 
 def _estimate(found: SeedSummary, seeds: Sequence[int]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Literal
 from triggerctl.report.comparisons import SEPARATION, Comparison
 from triggerctl.report.early import group_first_learnt
 from triggerctl.report.groups import setting_differences
-from triggerctl.report.rows import Group, RunRow, leak_set_of, shown_sets
+from triggerctl.report.rows import Group, RunRow, leak_sets_differ, shown_sets
 from triggerctl.report.statistics import Interval, SeedSummary
 from triggerctl.report.summary import false_positive_cell, rate_cell, run_cell
 
@@ -49,13 +49,20 @@ class Table:
     of: int
 
 
+LEAK_READ_FROM = Head("leak read from")
+"""Heads the column that names each group's leak set, in a table whose groups don't all have the same."""
+
+
 def rate_table(groups: Sequence[Group]) -> Table:
     """A row a group: its rates, what they come to, and what stands beside a low leak: false positives, and
     whether the model still does its task without a trigger."""
-    sets, leak_set = shown_sets(groups), leak_set_of(groups)
+    sets, differ = shown_sets(groups), leak_sets_differ(groups)
+    separated = any(group.leak_set is not None for group in groups)
     heads = [Head("strategy"), Head("seeds")]
     heads += [Head(name, "habit wanted" if wanted else "a leak", "number") for name, wanted in sets.items()]
-    if leak_set is not None:
+    if differ:
+        heads.append(LEAK_READ_FROM)
+    if separated:
         heads.append(Head("separation", "habit kept − leak", "number"))
     heads += [
         Head("false positives", "habit without trigger"),
@@ -66,7 +73,8 @@ def rate_table(groups: Sequence[Group]) -> Table:
             _named(group),
             Cell(_seeds(group.seeds), float(len(group.runs))),
             *(_rate(group, name) for name in sets),
-            *([_separation(group.separation_summary(leak_set))] if leak_set is not None else []),
+            *([_leak_set(group)] if differ else []),
+            *([_separation(group.separation_summary)] if separated else []),
             _false_positives(group.runs),
             _coherence(group.runs),
         )
@@ -79,6 +87,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     """A row a group and set: the paired difference to the baseline, and whether it could be chance."""
     baselines = {each.baseline for each in comparisons}
     only = f"less {min(baselines)}" if len(baselines) == 1 else ""
+    differ = leak_sets_differ(comparisons)
     heads = (
         Head("strategy", only),
         Head("set"),
@@ -92,7 +101,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     rows = tuple(
         (
             Cell(each.group, below="" if only else f"less {each.baseline}"),
-            Cell(each.set, below="habit kept − leak" if each.set == SEPARATION else ""),
+            _compared_set(each, differ=differ),
             Cell(_seeds(each.seeds), float(len(each.seeds))),
             Cell(f"{signed(each.mean)}{_interval(each.over_seeds)}", each.mean),
             Cell(
@@ -109,24 +118,26 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
 
 def early_table(groups: Sequence[Group]) -> Table:
     """A row a group: when its runs first showed the habit on outcome, and the leak there and at the end."""
-    leak_set = leak_set_of(groups)
+    differ = leak_sets_differ(groups)
     heads = (
         Head("strategy"),
         Head("runs that got there"),
         Head("epoch", "median"),
+        *([LEAK_READ_FROM] if differ else []),
         Head("leak there"),
         Head("leak at the end"),
     )
     rows = []
     for group in groups[:MOST_ROWS]:
-        found = group_first_learnt(group, leak_set)
+        found = group_first_learnt(group)
         shares = [
             Cell(NONE if share is None else f"{share:.2f}", share)
             for share in (found.leak, found.leak_at_end)
         ]
         epoch = Cell(NONE if found.epoch is None else f"{found.epoch:g}", found.epoch)
         reached = Cell(f"{found.learnt} of {found.runs}", float(found.learnt))
-        rows.append((_named(group), reached, epoch, *shares))
+        read_from = [_leak_set(group)] if differ else []
+        rows.append((_named(group), reached, epoch, *read_from, *shares))
     return Table(heads, tuple(rows), len(groups))
 
 
@@ -187,6 +198,17 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 def _rate(group: Group, name: str) -> Cell:
     return Cell(rate_cell(group, name), group.mean(name), _over_words(group.summary(name)))
+
+
+def _leak_set(group: Group) -> Cell:
+    return Cell(group.leak_set or NONE)
+
+
+def _compared_set(found: Comparison, *, differ: bool) -> Cell:
+    """`differ`: the table's comparisons are not all of one leak set, so that this one names its own."""
+    if found.set != SEPARATION:
+        return Cell(found.set)
+    return Cell(found.set, below=f"habit kept − {found.leak_set if differ else 'leak'}")
 
 
 def _separation(found: SeedSummary | None) -> Cell:
