@@ -55,3 +55,15 @@ def test_reports_on_other_experiments_do_not_replace_each_other() -> None:
 
 def test_an_experiment_named_twice_is_one() -> None:
     assert report_folder([ExperimentFolder(Path("a"))] * 2) == Path("a/report")
+
+
+def test_where_nothing_has_finished_the_command_it_gives_finds_the_experiment(
+    experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spaced = experiment.with_name("my exp")
+    experiment.rename(spaced)
+    assert main(["report", "my exp"]) == 2
+    assert "`triggerctl run 'experiments/my exp'`" in " ".join(capsys.readouterr().err.split())
+    monkeypatch.chdir(spaced)
+    assert main(["report", "."]) == 2
+    assert "`triggerctl run .`" in " ".join(capsys.readouterr().err.split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,8 +164,8 @@ def _baseline_first(groups: Sequence[Group], baseline: Group | None) -> tuple[Gr
 
 
 def _nothing_finished(folders: Sequence[Path], collection: Collection) -> InputError:
-    names = ", ".join(folder.name for folder in folders)
-    first = folders[0].name if folders else "EXPERIMENT"
+    names = ", ".join(map(str, folders))
+    first = shlex.quote(str(folders[0])) if folders else "EXPERIMENT"  # as a path it is found from here
     return InputError(
         f"there is nothing to report on: no run of {names} has finished results that can be read",
         why=" ".join(finding.text for finding in collection.findings) or None,
