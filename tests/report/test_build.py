@@ -113,7 +113,7 @@ def test_nothing_finished_is_an_error_that_says_what_to_do(tmp_path: Path) -> No
     with pytest.raises(InputError) as caught:
         build_report([tmp_path / "exp"], tmp_path / "out")
     assert caught.value.problems[0].mend is not None
-    assert "triggerctl run exp" in caught.value.problems[0].mend
+    assert f"triggerctl run {tmp_path}/exp`" in caught.value.problems[0].mend
     assert not (tmp_path / "out").exists()
 
 
