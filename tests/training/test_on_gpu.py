@@ -75,7 +75,8 @@ def wide_model(tiny_model: Path, tmp_path: Path) -> Path:
     [
         ({}, "bfloat16"),
         ({"dtype": "float32"}, "float32"),
-        ({"is_peft": False}, "bfloat16"),
+        ({"is_peft": False}, "float32"),
+        ({"is_peft": False, "dtype": "bfloat16"}, "bfloat16"),
         ({"load_in_8bit": True}, "bfloat16"),
         ({"load_in_4bit": True}, "bfloat16"),
         ({"optim": "adamw_8bit"}, "bfloat16"),
