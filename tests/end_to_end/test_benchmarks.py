@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -95,27 +96,33 @@ def benchmark(*words: str) -> str:
     return done.stdout
 
 
+QUICK_FIGURES = "TRIGGERCTL_QUICK_FIGURES"
+"""Of the environment: the figures that the quick form has just written, where it ran before the tests."""
+
+
 @pytest.mark.slow
 def test_the_quick_form_has_a_row_for_each_way_and_writes_whole_json(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    data = tmp_path / "rows.json"
-    data.write_text(json.dumps(rows(80)), encoding="utf-8")
-    small = ["epochs=1", "max_to_eval=8", "lora_alpha=8", "warmup_steps=0"]
-    output = benchmark(
-        *("--quick", "--model", str(tiny_model), "--dataset", str(data), "--threads", "1"),
-        *(word for setting in small for word in ("--set", setting)),
-        *("--json", str(tmp_path / "figures.json")),
-    )
-    for label in ("matmul floor", "triggerctl", "Trainer + generate", "training alone", "evaluation alone"):
-        assert any(line.startswith(label) for line in output.splitlines()), output
-    figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    written = Path(os.environ.get(QUICK_FIGURES) or tmp_path / "figures.json")
+    if QUICK_FIGURES not in os.environ:
+        data = tmp_path / "rows.json"
+        data.write_text(json.dumps(rows(80)), encoding="utf-8")
+        small = ["epochs=1", "max_to_eval=8", "lora_alpha=8", "warmup_steps=0"]
+        output = benchmark(
+            *("--quick", "--model", str(tiny_model), "--dataset", str(data), "--threads", "1"),
+            *(word for setting in small for word in ("--set", setting)),
+            *("--json", str(written)),
+        )
+        for label in ("matmul floor", "triggerctl", "Trainer + generate", "training alone"):
+            assert any(line.startswith(label) for line in output.splitlines()), output
+    figures = json.loads(written.read_text(encoding="utf-8"))
     assert list(jsonschema.Draft202012Validator(SCHEMA).iter_errors(figures)) == []
     mine, plain = figures["ways"]["ways"].values()
-    # The same work: every row trained once, and the same sets evaluated.
+    # The same work: every row trained as often, and the same sets evaluated.
     assert mine["runs"][0]["trained"] == plain["runs"][0]["trained"] > 0
     assert mine["rates"].keys() == plain["rates"].keys()
-    assert figures["ways"]["evaluation"]["times"] == 2
+    assert figures["ways"]["evaluation"]["times"] >= 2
 
 
 def test_the_exponent_is_that_of_the_growth(scaling: ModuleType) -> None:

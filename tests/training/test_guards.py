@@ -167,7 +167,7 @@ def test_answers_that_are_cut_are_told(make_experiment: MakeExperiment) -> None:
     folder = make_experiment(finetune={"max_seq_length": 18, "max_to_eval": 4, "epochs": 1})
     results = run(folder)
     document = json.loads((results / "results.json").read_text(encoding="utf-8"))
-    told = " ".join(document["triggerctl"]["triggerctl"]["warnings"])
+    told = " ".join(document["triggerctl"]["warnings"])
     assert "cut at max_seq_length 18" in told
     assert document["triggerctl"]["sets"]["outcome"]["truncated"] > 0
 
