@@ -8,11 +8,24 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from triggerctl.errors import InputError
 from triggerctl.sweep.cell import CellJob, CellOutcome, RunSettings
 from triggerctl.sweep.check import Checked
 
 TICK_SECONDS = 0.25
 """How long a launcher listens to its workers between two ticks."""
+
+
+def refuse_numbered_gpu(device: str, scheduler: str) -> None:
+    """Raise InputError for one GPU among several, as cuda:1: which of them a run sees, and by which number,
+    is the scheduler's to say."""
+    if device.startswith("cuda:"):
+        raise InputError(
+            f"under {scheduler} no run can be given device {device!r}",
+            where="--device",
+            why=f"{scheduler} gives every run GPUs of its own",
+            mend="--device cuda",
+        )
 
 
 class Launcher(Protocol):

@@ -20,7 +20,7 @@ from triggerctl.errors import InputError, InterruptedRunError, RunError, Trigger
 from triggerctl.experiment.state import last_lines
 from triggerctl.sweep.cell import CellJob, CellOutcome, Outcome, RunSettings, write_down_failure
 from triggerctl.sweep.check import Checked
-from triggerctl.sweep.launchers.base import TICK_SECONDS
+from triggerctl.sweep.launchers.base import TICK_SECONDS, refuse_numbered_gpu
 from triggerctl.sweep.launchers.ray_cluster import Node, NodeWatch, connect, living_nodes
 from triggerctl.sweep.launchers.ray_worker import carried_environment, obey
 from triggerctl.sweep.launchers.waiting import Waiting
@@ -45,13 +45,7 @@ def share_out(asked: int | None, nodes: Sequence[Node], settings: RunSettings, *
 
     asked: runs at once as the user wants it, None for as many as the cluster bears.
     Raises InputError for a device that is for this machine to choose."""
-    if settings.device.startswith("cuda:"):
-        raise InputError(
-            f"under Ray no run can be given device {settings.device!r}",
-            where="--device",
-            why="Ray gives every run GPUs of its own",
-            mend="--device cuda",
-        )
+    refuse_numbered_gpu(settings.device, "Ray")
     width = settings.gpus_per_run
     with_gpu = [node for node in nodes if node.gpus]
     if settings.device == "cuda" or (settings.device == "auto" and with_gpu):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from triggerctl.errors import InputError
 from triggerctl.sweep.cell import CellJob, RunSettings
+from triggerctl.sweep.launchers.base import refuse_numbered_gpu
 from triggerctl.sweep.launchers.slurm_options import SlurmOptions
 
 THREADS = 4
@@ -53,12 +53,6 @@ def parameters(
 def is_for_gpu(settings: RunSettings) -> bool:
     """Whether runs are to have a GPU: where jobs are submitted from, only --device can say so.
 
-    Raises InputError for one GPU among several: which of them a job sees, and by which number, is Slurm's."""
-    if settings.device.startswith("cuda:"):
-        raise InputError(
-            f"under Slurm no run can be given device {settings.device!r}",
-            where="--device",
-            why="Slurm gives every job GPUs of its own",
-            mend="--device cuda",
-        )
+    Raises InputError for one GPU among several."""
+    refuse_numbered_gpu(settings.device, "Slurm")
     return settings.device == "cuda"
