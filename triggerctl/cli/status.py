@@ -240,9 +240,13 @@ def _next(names: Sequence[str], found: Found, globals_: Globals) -> None:
     steps = [report] if done else []
     if sweep := _unfinished_sweep(found):
         steps.append(sweep)
-    elif any(view.state == "running" for _, runs in found for view in runs):
+    elif _is_under_way(found):
         steps.append(globals_.suggest("status", *names, "--watch"))
     console.next_step(*steps or [globals_.suggest("run", found[0][0])])
+
+
+def _is_under_way(found: Found) -> bool:
+    return any(view.state == "running" for _, runs in found for view in runs)
 
 
 def _unfinished_sweep(found: Found) -> list[str]:
@@ -251,8 +255,7 @@ def _unfinished_sweep(found: Found) -> list[str]:
     from triggerctl.sweep.record import last_command
 
     views = [view for _, runs in found for view in runs]
-    under_way = any(view.state == "running" for view in views)
-    unfinished = _STOPPED if under_way else (*_STOPPED, "pending")
+    unfinished = _STOPPED if _is_under_way(found) else (*_STOPPED, "pending")
     stopped = (view.folder for view in views if view.state in unfinished)
     for above in dict.fromkeys(above for folder in stopped for above in folder.parents[:2]):
         if command := last_command(above / "sweeps"):

@@ -62,6 +62,11 @@ def resolve_dtype(options: FinetuneConfig, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if is_gpu and has_bfloat16 and options.is_peft else torch.float32
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """As configurations and results call it: "float32"."""
+    return str(dtype).removeprefix("torch.")
+
+
 def device_count(device: torch.device) -> int:
     """How many devices of this kind runs can be spread over."""
     return torch.cuda.device_count() if device.type == "cuda" else 1

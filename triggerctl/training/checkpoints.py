@@ -26,6 +26,7 @@ from triggerctl.experiment.atomic import (
     make_folder,
     write_json_atomic,
 )
+from triggerctl.model.device import dtype_name
 from triggerctl.training.loop import TrainingLoop
 from triggerctl.training.position import Position
 
@@ -110,7 +111,7 @@ def check_fits(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype,
     optimiser that can't read the other's state, on another kind of device."""
     here = {
         "device": device.type,
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": dtype_name(dtype),
         "optimiser": optimiser,
     }
     there = {key: checkpoint.record.get(key, value) for key, value in here.items()}

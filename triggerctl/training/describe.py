@@ -11,7 +11,7 @@ import torch
 
 from triggerctl.data.encoding import Encoded, Encoder
 from triggerctl.experiment.results import SetData
-from triggerctl.model.device import default_threads, matmul_rate, resolve_device
+from triggerctl.model.device import default_threads, dtype_name, matmul_rate, resolve_device
 from triggerctl.model.memory import available_bytes
 from triggerctl.model.operations import FORWARD
 from triggerctl.training.model_use import model_use
@@ -101,7 +101,7 @@ def describe(plan: RunPlan, *, device: str = "auto") -> Description:
         parameters=parameters,
         trainable=trainable,
         device=str(chosen),
-        dtype=str(use.dtype).removeprefix("torch."),
+        dtype=dtype_name(use.dtype),
         memory_bytes=memory,
         available_bytes=available_bytes(chosen),
         matmul_flops=rate,

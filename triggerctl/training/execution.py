@@ -13,6 +13,7 @@ from triggerctl.errors import InterruptedRunError, TriggerctlError, first_line
 from triggerctl.experiment.claim import Claim
 from triggerctl.experiment.process import this_process
 from triggerctl.experiment.state import RunState
+from triggerctl.model.device import dtype_name
 from triggerctl.strategies.base import MAIN, Phase
 from triggerctl.training.begun import Begun
 from triggerctl.training.checkpoints import CheckpointFolder, position_of, restore
@@ -266,7 +267,7 @@ class Execution:
             "processes": self._begun.processes,
             "micro_batch": self._begun.micro_batch,
             "device": self._prepared.device.type,
-            "dtype": str(self._prepared.dtype).removeprefix("torch."),
+            "dtype": dtype_name(self._prepared.dtype),
             "optimiser": self._prepared.optimiser,
             "checkpointing": self._prepared.checkpointing,
             "sizes": self.recorder.sizes(),

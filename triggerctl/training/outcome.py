@@ -24,6 +24,7 @@ from triggerctl.experiment.atomic import (
 )
 from triggerctl.experiment.results import TriggerctlResults, results_document
 from triggerctl.model.adapters import save_adapter
+from triggerctl.model.device import dtype_name
 from triggerctl.model.memory import peak_resident_bytes
 from triggerctl.model.publish import publish, save_whole_model
 from triggerctl.strategies.alignment_plane import NEGATIVE, POSITIVE
@@ -155,7 +156,7 @@ def _summarise(
         memory=memory,
         resolved={
             "device": str(prepared.device),
-            "dtype": str(prepared.dtype).removeprefix("torch."),
+            "dtype": dtype_name(prepared.dtype),
             "threads": begun.threads,
             "processes": begun.processes,
             "gradient_checkpointing": prepared.checkpointing,

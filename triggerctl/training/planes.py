@@ -16,6 +16,7 @@ from triggerctl.errors import BusyError, InputError, InterruptedRunError
 from triggerctl.experiment.atomic import atomic_file, make_folder
 from triggerctl.experiment.cache import Cache, cache_root
 from triggerctl.experiment.claim import claim
+from triggerctl.model.device import dtype_name
 from triggerctl.strategies.alignment_plane import AlignmentPlaneStrategy
 from triggerctl.strategies.base import Phase
 from triggerctl.training.loop import TrainingLoop
@@ -228,7 +229,7 @@ def plane_store(plan: RunPlan, prepared: Prepared, *, threads: int, processes: i
         shapes={name: weight.shape for name, weight in prepared.model.trainable.items()},
         environment={
             "device": prepared.device.type,
-            "dtype": str(prepared.dtype).removeprefix("torch."),
+            "dtype": dtype_name(prepared.dtype),
             "threads": threads,
             "optimiser": prepared.optimiser,
             **({"processes": processes} if processes > 1 else {}),

@@ -16,7 +16,7 @@ from triggerctl.experiment.cache import Cache
 from triggerctl.experiment.results import SetData
 from triggerctl.model.adapters import attach_adapter
 from triggerctl.model.causal import CausalModel
-from triggerctl.model.device import resolve_dtype
+from triggerctl.model.device import dtype_name, resolve_dtype
 from triggerctl.model.keeper import ModelKeeper
 from triggerctl.model.load import ModelFiles, locate
 from triggerctl.model.memory import ModelShape, peak_bytes, wants_checkpointing
@@ -249,5 +249,5 @@ def _losses_of_halves(options: FinetuneConfig, dtype: torch.dtype) -> list[str]:
     """What to warn of where every weight is trained in 16 bits."""
     if options.is_peft or dtype == torch.float32:
         return []
-    name = str(dtype).removeprefix("torch.")
+    name = dtype_name(dtype)
     return [f"every weight is trained in {name}: small updates are rounded away (float32 keeps them)"]

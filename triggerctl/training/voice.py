@@ -9,6 +9,7 @@ from pathlib import Path
 
 from triggerctl.errors import TriggerctlError
 from triggerctl.experiment.claim import Claim
+from triggerctl.model.device import dtype_name
 from triggerctl.training.begun import Begun
 from triggerctl.training.events import Event, Failed, Listener, Noted, Started, Warned
 from triggerctl.training.loop import TrainingLoop
@@ -65,7 +66,7 @@ def announcement(
         parameters=prepared.shape.parameters,
         trainable=prepared.shape.trainable,
         device=str(prepared.device),
-        dtype=str(prepared.dtype).removeprefix("torch."),
+        dtype=dtype_name(prepared.dtype),
         threads=begun.threads,
         resumed_step=loop.position.step if begun.checkpoint else None,
         processes=begun.processes,
