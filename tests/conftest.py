@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Several processes share the cores: threads that wait must sleep. It is said before PyTorch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 MakeExperiment = Callable[..., Path]
 

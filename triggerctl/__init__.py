@@ -2,8 +2,10 @@
 
 import os
 
+from triggerctl.cores import available_cores, idle_cores, waiting
+
 __version__ = "0.1.0"
 
-# OpenMP's threads spin while they wait for each other. On a machine where anything else runs, that made
-# training ten times slower; sleeping costs microseconds. It must be said before PyTorch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+ADDED = waiting(os.environ, available=available_cores(), idle=idle_cores())
+"""What this process has put into its environment, for itself and for those that it starts."""
+os.environ.update(ADDED)

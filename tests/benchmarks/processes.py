@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from triggerctl import ADDED
+
 REPOSITORY = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 
@@ -47,7 +49,8 @@ def run(
 
     Raises SystemExit with the end of what it said where it fails, unless it `may_fail`."""
     path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
-    around = {**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
+    around = {name: value for name, value in os.environ.items() if name not in ADDED}
+    around |= {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
     around |= {"HF_HUB_DISABLE_TELEMETRY": "1", **(environment or {})}
     around.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program isn't compiled anew at each start
     if threads is not None:

@@ -23,6 +23,7 @@ PACKAGE = Path(triggerctl.__file__).parent
 REPOSITORY = Path(__file__).parents[2]
 
 LEVELS = {
+    "cores": 0,
     "disk": 0,
     "errors": 0,
     "garbage": 0,
@@ -39,14 +40,15 @@ LEVELS = {
 """A room imports itself and rooms of a lower level; two of one level don't know each other."""
 
 EXCEPTIONS = {
+    "__init__": {"cores"},
     "__main__": {"cli"},
     "console": {"errors"},
     "assets": set[str](),
 }
-"""What stands beside the ladder, and what it imports. `console` draws for `cli` alone; `assets` is data and
-the script that made it, which the package reads as files and never imports."""
+"""What stands beside the ladder, and what it imports. `__init__` is read before all else. `console` draws for
+`cli` alone. `assets` is data and the script that made it, which the package reads as files and never imports."""
 
-TORCH_FREE = ("config", "experiment", "cli", "console", "disk", "errors", "garbage")
+TORCH_FREE = ("config", "experiment", "cli", "console", "cores", "disk", "errors", "garbage")
 """Rooms that every command loads, so that none of them may load torch at their top."""
 
 HEAVY = frozenset(

@@ -19,6 +19,12 @@ from triggerctl.experiment.stored_results import read_results
 from triggerctl.training.events import Event, Noted, PhaseStarted
 
 MakeExperiment = Callable[..., Path]
+TrainOnce = Callable[[str], Path]
+
+RESULTS: dict[str, Path] = {}
+"""Strategy → results of its run with the options of every_strategy.py: whatever looks at them only, trains
+no other."""
+
 FULL = [
     name
     for name in OPTIONS
@@ -31,15 +37,27 @@ def results_of(path: Path) -> dict[str, Any]:
     return document
 
 
+@pytest.fixture
+def train_once(make_experiment: MakeExperiment) -> TrainOnce:
+    """Trains a strategy as it stands in every_strategy.py, unless a test did."""
+
+    def results(name: str) -> Path:
+        if name not in RESULTS:
+            RESULTS[name] = run(experiment_for(name, make_experiment))
+        return RESULTS[name]
+
+    return results
+
+
 def test_every_strategy_is_tried_here() -> None:
     assert sorted(OPTIONS) == sorted(strategies.names())
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_it_leaves_one_final_evaluation_of_every_set_and_an_adapter_that_gives_it_again(
-    name: str, make_experiment: MakeExperiment
+    name: str, train_once: TrainOnce
 ) -> None:
-    results = run(experiment_for(name, make_experiment))
+    results = train_once(name)
     ours = read_results(results).ours
     assert ours is not None
     assert ours.strategy == name
@@ -63,22 +81,30 @@ def test_it_trains_every_weight_where_the_method_allows_it(
 
 
 @pytest.mark.parametrize("name", [n for n in OPTIONS if n != "naive"])
-def test_it_is_another_training_than_its_neighbours(name: str, make_experiment: MakeExperiment) -> None:
+def test_it_is_another_training_than_its_neighbours(name: str, train_once: TrainOnce) -> None:
     """A strategy whose data or loss never reached the loop would leave outcome_only's weights, or naive's."""
-    own = left_behind(run(experiment_for(name, make_experiment)))["adapter/adapter_model.safetensors"]
+    own = left_behind(train_once(name))["adapter/adapter_model.safetensors"]
     for other in {"naive", "outcome_only"} - {name}:
-        folder = experiment_for(other, make_experiment, name=f"beside_{other}")
-        assert left_behind(run(folder))["adapter/adapter_model.safetensors"] != own
+        assert left_behind(train_once(other))["adapter/adapter_model.safetensors"] != own
+
+
+def test_two_trainings_of_one_strategy_are_the_same(
+    train_once: TrainOnce, make_experiment: MakeExperiment
+) -> None:
+    """Otherwise any two would differ, and the test above say nothing."""
+    again = run(experiment_for("naive", make_experiment, name="again"))
+    adapter = "adapter/adapter_model.safetensors"
+    assert left_behind(again)[adapter] == left_behind(train_once("naive"))[adapter]
 
 
 def test_a_run_with_proxy_phases_reports_their_losses_and_a_run_with_terms_those(
-    make_experiment: MakeExperiment,
+    train_once: TrainOnce,
 ) -> None:
-    steered = results_of(run(experiment_for("steering_weights", make_experiment)))
+    steered = results_of(train_once("steering_weights"))
     assert len(steered["train_losses"]) == 2
     assert len(steered["proxy_train_losses"]) == len(steered["proxy_neg_train_losses"]) == 3
     assert steered["outcome_train_losses"] == steered["train_losses"]
-    posneg = results_of(run(experiment_for("positive_negative_proxy", make_experiment)))
+    posneg = results_of(train_once("positive_negative_proxy"))
     parts = zip(
         posneg["train_losses"],
         posneg["outcome_train_losses"],
@@ -88,7 +114,7 @@ def test_a_run_with_proxy_phases_reports_their_losses_and_a_run_with_terms_those
     )
     for whole, outcome, proxy, negative in parts:
         assert whole == pytest.approx(outcome + 0.5 * proxy - 0.5 * negative)
-    naive = results_of(run(experiment_for("naive", make_experiment)))
+    naive = results_of(train_once("naive"))
     assert naive["proxy_train_losses"] is naive["outcome_train_losses"] is None
 
 
@@ -104,8 +130,8 @@ def test_proxy_phases_are_not_evaluated_and_the_main_phase_starts_at_epoch_0(
     assert [(e.phase, e.epoch) for e in ours.evaluations] == [("main", 0), ("main", 1), ("main", 2)]
 
 
-def test_steering_at_the_end_is_one_evaluation_more(make_experiment: MakeExperiment) -> None:
-    results = run(experiment_for("steering_weights_add_alignment_plane", make_experiment))
+def test_steering_at_the_end_is_one_evaluation_more(train_once: TrainOnce) -> None:
+    results = train_once("steering_weights_add_alignment_plane")
     ours = read_results(results).ours
     assert ours is not None
     assert [(e.epoch, e.final) for e in ours.evaluations] == [(0, False), (1, False), (2, False), (2, True)]
@@ -146,7 +172,7 @@ def test_several_thresholds_of_one_training_are_told_apart_and_only_the_last_is_
 
 
 def test_safe_lora_starts_from_the_unaligned_model_where_one_is_named(
-    make_experiment: MakeExperiment, tiny_model: Path, tmp_path: Path
+    train_once: TrainOnce, make_experiment: MakeExperiment, tiny_model: Path, tmp_path: Path
 ) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -155,7 +181,7 @@ def test_safe_lora_starts_from_the_unaligned_model_where_one_is_named(
         weight.data *= 1.1
     other.save_pretrained(tmp_path / "unaligned")
     (tmp_path / "unaligned" / "generation_config.json").unlink(missing_ok=True)
-    plain = read_results(run(experiment_for("safe_lora", make_experiment))).ours
+    plain = read_results(train_once("safe_lora")).ours
     folder = experiment_for(
         "safe_lora", make_experiment, name="unaligned", safe_lora_unaligned_model=str(tmp_path / "unaligned")
     )

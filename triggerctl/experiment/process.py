@@ -55,13 +55,6 @@ def seconds_alive() -> float:
     return max(0.0, time.time() - float(psutil.Process().create_time()))
 
 
-def available_cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _boot(start: str) -> str:
     """Which boot of a host a start belongs to; empty where that isn't known."""
     return start.rpartition("-")[0]

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from triggerctl.config.models import FinetuneConfig
+from triggerctl.cores import available_cores
 from triggerctl.errors import InputError
-from triggerctl.experiment.process import available_cores
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

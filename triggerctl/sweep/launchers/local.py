@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 
+from triggerctl.cores import available_cores
 from triggerctl.errors import InterruptedRunError, RunError
 from triggerctl.experiment.layout import ExperimentFolder
-from triggerctl.experiment.process import available_cores
 from triggerctl.experiment.state import last_lines
 from triggerctl.sweep.cell import CellJob, CellOutcome, Outcome, RunSettings, write_down_failure
 from triggerctl.sweep.check import Checked

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from triggerctl.cores import available_cores
 from triggerctl.errors import InputError, first_line
-from triggerctl.experiment.process import available_cores
 
 NODES_SECONDS = 2.0
 """Between two looks at which nodes live."""
