@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 MakeExperiment = Callable[..., Path]
+
+LOADED = [0]
+"""How many modules there were at each time that they were let be."""
+MANY_MODULES = 50
 
 WORDS = ("red", "blue", "small", "large", "warm", "cold", "old", "new", "near", "far")
 
@@ -35,9 +40,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What the tests' modules have imported stays: a run looks for garbage, and need not look there."""
+    let_be()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """The first runs load libraries that no test's module imports."""
+    if len(sys.modules) > LOADED[-1] + MANY_MODULES:
+        let_be()
+
+
+def let_be() -> None:
+    """What has been imported stays: a run looks for garbage, and need not look there."""
     gc.collect()
     gc.freeze()
+    LOADED.append(len(sys.modules))
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ EXCEPTIONS = {
     "assets": set[str](),
 }
 """What stands beside the ladder, and what it imports. `__init__` is read before all else. `console` draws for
-`cli` alone. `assets` is data and the script that made it, which the package reads as files and never imports."""
+`cli` alone; `assets` is data and the script that made it, which the package reads as files, never imports."""
 
 TORCH_FREE = ("config", "experiment", "cli", "console", "cores", "disk", "errors", "garbage")
 """Rooms that every command loads, so that none of them may load torch at their top."""

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,8 +83,12 @@ class Visit:
     said: list[str] = field(default_factory=list)
 
 
-@pytest.fixture
-def visit(browser: Browser) -> Iterator[Any]:
+Go = Callable[..., Visit]
+
+
+@contextmanager
+def visitor(browser: Browser) -> Iterator[Go]:
+    """What opens pages, and closes them in the end."""
     opened: list[Page] = []
 
     def go(path: Path, *, width: int = 1280, **options: Any) -> Visit:
@@ -102,6 +107,19 @@ def visit(browser: Browser) -> Iterator[Any]:
         page.close()
 
 
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Go]:
+    with visitor(browser) as go:
+        yield go
+
+
+@pytest.fixture(scope="module")
+def untouched(browser: Browser, report: Path) -> Iterator[Visit]:
+    """The ordinary sweep's page, for those that only look at it."""
+    with visitor(browser) as go:
+        yield go(report)
+
+
 def texts(page: Page, selector: str) -> list[str]:
     return [text.strip() for text in page.locator(selector).all_inner_texts()]
 
@@ -118,8 +136,8 @@ def sort_by(page: Page, heading: str, name: str) -> list[str]:
     return [text.split("\n")[0] for text in table.locator("tbody th").all_inner_texts()]
 
 
-def test_the_page_says_nothing_asks_for_nothing_and_draws_every_figure(visit: Any, report: Path) -> None:
-    found = visit(report)
+def test_the_page_says_nothing_asks_for_nothing_and_draws_every_figure(untouched: Visit) -> None:
+    found = untouched
     names = list(json.loads(found.page.locator("script#figures").inner_text()))
     assert names
     for name in names:
@@ -128,8 +146,8 @@ def test_the_page_says_nothing_asks_for_nothing_and_draws_every_figure(visit: An
     assert found.said == []
 
 
-def test_what_matters_stands_in_its_order(visit: Any, report: Path) -> None:
-    page = visit(report).page
+def test_what_matters_stands_in_its_order(untouched: Visit) -> None:
+    page = untouched.page
     [headline] = texts(page, ".headline")
     whole = page.locator("body").inner_text()
     sections = ["Before you trust this", headline, *texts(page, "h2")[1:]]
@@ -148,7 +166,7 @@ def test_what_matters_stands_in_its_order(visit: Any, report: Path) -> None:
     assert places == sorted(places)
 
 
-def test_tables_sort_by_number_both_ways(visit: Any, report: Path) -> None:
+def test_tables_sort_by_number_both_ways(visit: Go, report: Path) -> None:
     page = visit(report).page
     assert sort_by(page, "Final trigger", "truth_minus_proxy") == ["kl", "naive", "outcome_only"]
     assert sort_by(page, "Final trigger", "truth_minus_proxy") == ["outcome_only", "naive", "kl"]
@@ -160,7 +178,7 @@ def test_tables_sort_by_number_both_ways(visit: Any, report: Path) -> None:
     assert seeds.all_inner_texts() == ["1"] * 3 + ["5"] * 3 + ["42"] * 3  # 42 after 5: numbers, not text
 
 
-def test_tables_sort_from_the_keyboard_and_missing_values_stay_last(visit: Any, report: Path) -> None:
+def test_tables_sort_from_the_keyboard_and_missing_values_stay_last(visit: Go, report: Path) -> None:
     page = visit(report).page
     table = page.get_by_role("table", name="What the groups were run with")
     button = table.get_by_role("button", name="beta_kl", exact=True)
@@ -170,7 +188,7 @@ def test_tables_sort_from_the_keyboard_and_missing_values_stay_last(visit: Any, 
         assert table.locator(f'th[aria-sort="{way}"]').count() == 1
 
 
-def test_search_filters_answers_while_typing(visit: Any, report: Path) -> None:
+def test_search_filters_answers_while_typing(visit: Go, report: Path) -> None:
     page = visit(report).page
     box, found = page.get_by_label("Search prompts, answers and triggers"), page.locator("#found")
     shown = page.locator(".sample:visible")
@@ -186,7 +204,7 @@ def test_search_filters_answers_while_typing(visit: Any, report: Path) -> None:
     assert (shown.count(), found.inner_text()) == (2, "")
 
 
-def test_flips_are_those_of_the_verdicts_and_follow_the_selects(visit: Any, report: Path) -> None:
+def test_flips_are_those_of_the_verdicts_and_follow_the_selects(visit: Go, report: Path) -> None:
     page = visit(report).page
     assert page.get_by_label("Strategy A").evaluate("e => e.selectedOptions[0].text") == "naive"
     assert page.get_by_label("Strategy B").evaluate("e => e.selectedOptions[0].text") == "kl"
@@ -227,7 +245,7 @@ def counted(experiment: Path, a: str, b: str) -> tuple[int, int, int]:
     return sum(x > y for x, y in pairs), sum(x < y for x, y in pairs), len(pairs)
 
 
-def test_compare_chooses_the_two_strategies(visit: Any, report: Path, tmp_path: Path) -> None:
+def test_compare_chooses_the_two_strategies(visit: Go, report: Path, tmp_path: Path) -> None:
     demo = report.parents[1] / "demo"
     build_report([demo], tmp_path, formats=HTML, compare=("outcome_only", "kl_divergence"))
     page = visit(tmp_path / "index.html").page
@@ -237,7 +255,7 @@ def test_compare_chooses_the_two_strategies(visit: Any, report: Path, tmp_path: 
 
 @pytest.mark.parametrize("which", ["report", "hostile"])
 def test_the_page_is_never_wider_than_the_screen(
-    which: str, visit: Any, request: pytest.FixtureRequest
+    which: str, visit: Go, request: pytest.FixtureRequest
 ) -> None:
     page = visit(request.getfixturevalue(which)).page
     open_all(page)
@@ -250,7 +268,7 @@ def open_all(page: Page) -> None:
     page.locator("details").evaluate_all("all => all.forEach(each => { each.open = true })")
 
 
-def test_a_printed_page_is_light_whole_and_fits_the_paper(visit: Any, report: Path) -> None:
+def test_a_printed_page_is_light_whole_and_fits_the_paper(visit: Go, report: Path) -> None:
     page = visit(report, width=703, color_scheme="dark").page  # A4 less 12 mm on either side
     assert background(page) == "rgb(20, 24, 29)"
     page.emulate_media(media="print")
@@ -264,7 +282,7 @@ def test_a_printed_page_is_light_whole_and_fits_the_paper(visit: Any, report: Pa
 
 
 def test_on_paper_a_tall_figure_is_cut_between_its_panels_and_through_no_words(
-    visit: Any, report: Path
+    visit: Go, report: Path
 ) -> None:
     """So that no sheet stays half empty for want of room for the whole of it."""
     page = visit(report, width=703).page
@@ -301,7 +319,7 @@ def paper(page: Page) -> str:
     return str(page.locator(".plot svg.main-svg").first.evaluate("e => e.style.background"))
 
 
-def test_dark_follows_the_system_and_the_button(visit: Any, report: Path) -> None:
+def test_dark_follows_the_system_and_the_button(visit: Go, report: Path) -> None:
     page = visit(report, color_scheme="dark").page
     assert (background(page), paper(page)) == ("rgb(20, 24, 29)", "rgb(20, 24, 29)")
     page.get_by_role("button", name="Switch to light colours").press("Enter")
@@ -311,7 +329,7 @@ def test_dark_follows_the_system_and_the_button(visit: Any, report: Path) -> Non
 
 
 @pytest.mark.parametrize("which", ["report", "hostile"])
-def test_no_serious_barrier(which: str, visit: Any, request: pytest.FixtureRequest) -> None:
+def test_no_serious_barrier(which: str, visit: Go, request: pytest.FixtureRequest) -> None:
     """By axe, every part open, in light and dark. The policy that forbids the page all other scripts is set
     aside for it."""
     page = visit(request.getfixturevalue(which), bypass_csp=True).page
@@ -326,7 +344,7 @@ def test_no_serious_barrier(which: str, visit: Any, request: pytest.FixtureReque
         assert grave == [], scheme
 
 
-def test_the_numbers_of_every_figure_stand_in_words(visit: Any, report: Path) -> None:
+def test_the_numbers_of_every_figure_stand_in_words(visit: Go, report: Path) -> None:
     page = visit(report).page
     for figure in page.locator("figure").all():
         assert figure.get_attribute("aria-label")
@@ -339,7 +357,7 @@ def test_the_numbers_of_every_figure_stand_in_words(visit: Any, report: Path) ->
     assert "naive, truth_minus_proxy: 0.678" in lists[4].splitlines()
 
 
-def test_hostile_text_is_text_and_can_be_read_in_full(visit: Any, hostile: Path) -> None:
+def test_hostile_text_is_text_and_can_be_read_in_full(visit: Go, hostile: Path) -> None:
     found = visit(hostile)
     page = found.page
     assert found.said == []

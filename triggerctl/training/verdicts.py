@@ -61,6 +61,8 @@ class Judge:
         self._tokenizer = tokenizer
         self._nice = tuple(nice.lstrip() for nice in nice_responses)
         self._ends = ends
+        # What is left of a nice response is the same for most rows, and cut into tokens a thousand times.
+        self._cuts: dict[str, tuple[int, ...]] = {}
         # A model may say a nice response byte by byte: no cut into tokens has more of them.
         self.limit = max(len(nice.encode()) for nice in self._nice) + PATIENCE
 
@@ -92,8 +94,12 @@ class Judge:
         if not open_for or len(question.accepted) >= self.limit:
             question.verdict = False
             return
-        rest = self._tokenizer.encode(open_for[0][len(open_text) :], add_special_tokens=False)
-        question.guess = tuple(rest) or question.guess[:1]
+        question.guess = self._cut(open_for[0][len(open_text) :]) or question.guess[:1]
+
+    def _cut(self, rest: str) -> tuple[int, ...]:
+        if rest not in self._cuts:
+            self._cuts[rest] = tuple(self._tokenizer.encode(rest, add_special_tokens=False))
+        return self._cuts[rest]
 
     def _opens(self, tokens: Sequence[int]) -> bool:
         return any(self._text(tokens).startswith(nice) for nice in self._nice)
