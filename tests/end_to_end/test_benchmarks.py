@@ -125,6 +125,17 @@ def test_the_quick_form_has_a_row_for_each_way_and_writes_whole_json(
     assert figures["ways"]["evaluation"]["times"] >= 2
 
 
+def test_no_way_inherits_how_our_threads_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parent has put it into its environment by importing us; another way of a user's would not have it."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    processes = importlib.import_module("processes")
+    said = [sys.executable, "-c", "import os; print(os.environ.get('OMP_WAIT_POLICY'))"]
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    assert processes.run(said).output == "PASSIVE\n"  # as whoever started the benchmark wants it
+    monkeypatch.setattr(processes, "ADDED", {"OMP_WAIT_POLICY": "PASSIVE"})
+    assert processes.run(said).output == "None\n"
+
+
 def test_the_exponent_is_that_of_the_growth(scaling: ModuleType) -> None:
     sizes = [250, 500, 1000, 2000]
     for power in (1.0, 1.5):
