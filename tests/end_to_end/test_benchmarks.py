@@ -126,7 +126,7 @@ def test_the_quick_form_has_a_row_for_each_way_and_writes_whole_json(
 
 
 def test_no_way_inherits_how_our_threads_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The parent has put it into its environment by importing us; another way of a user's would not have it."""
+    """The parent has put it into its environment by importing us; a user's other way would not have it."""
     monkeypatch.syspath_prepend(str(FOLDER))
     processes = importlib.import_module("processes")
     said = [sys.executable, "-c", "import os; print(os.environ.get('OMP_WAIT_POLICY'))"]

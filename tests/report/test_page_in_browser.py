@@ -142,7 +142,9 @@ def test_the_page_says_nothing_asks_for_nothing_and_draws_every_figure(untouched
     assert names
     for name in names:
         drawing = found.page.locator(f"#figure-{name} svg.main-svg").first
-        assert drawing.bounding_box()["width"] > 400
+        box = drawing.bounding_box()
+        assert box is not None
+        assert box["width"] > 400
     assert found.said == []
 
 
