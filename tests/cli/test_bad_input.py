@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +87,25 @@ def test_a_wrong_config_is_refused(
     block = refused(line, folder, monkeypatch, capsys)
     assert expected in block
     assert "where " in block
+
+
+@pytest.mark.parametrize("line", ["run exp", "validate exp", "sweep exp --seeds 1"])
+def test_rows_longer_than_the_model_can_read_are_refused(
+    line: str,
+    make_experiment: MakeExperiment,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = tmp_path / "short"
+    shutil.copytree(tiny_model, model)
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 20}))
+    folder = make_experiment("exp", finetune={"model": str(model), "max_seq_length": 64})
+    block = refused(line, folder, monkeypatch, capsys)
+    assert "tokens is longer than the model can read" in block
+    assert "max_seq_length 20 or less" in block
 
 
 DATA: dict[str, tuple[bytes, str]] = {

@@ -78,6 +78,18 @@ def test_the_sweep_of_a_run_that_stopped_is_what_to_type_next(
     ]
 
 
+def test_a_run_whose_results_are_gone_is_pending(
+    experiment: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`run` trains it again."""
+    folder = experiment / "seed_1"
+    folder.mkdir()
+    write_state(folder / "state.json", RunState(status="done", seed=1, results="20260101_000000"))
+    assert main(["status", "exp", "--json"]) == 0
+    states = {run["run"]: run["state"] for run in json.loads(capsys.readouterr().out)[0]["runs"]}
+    assert states["seed_1"] == "pending"
+
+
 def test_an_error_that_the_log_ends_with_is_told_once(
     experiment: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

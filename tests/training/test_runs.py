@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine import left_behind, run, state
+from engine import left_behind, planned, run, state
 
 from triggerctl.experiment.stored_results import read_results
 from triggerctl.training.events import Evaluated, Event, Finished, Started, Stepped
@@ -219,3 +219,22 @@ def test_results_read_back_as_they_were_told(make_experiment: MakeExperiment) ->
     assert stored.ours.evaluations == told
     assert stored.ours.tokens["trained"] > 0
     assert stored.ours.tokens["padded"] >= stored.ours.tokens["trained"]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps", "said"),
+    [("constant", 3, True), ("constant", 0, False), ("constant_with_warmup", 3, False), ("linear", 3, False)],
+)
+def test_a_warm_up_that_the_schedule_does_not_know_is_said(
+    schedule: str, steps: int, said: bool, make_experiment: MakeExperiment
+) -> None:
+    plan = planned(make_experiment(finetune={"lr_scheduler_type": schedule, "warmup_steps": steps}))
+    assert any(f"warmup_steps {steps} has no effect" in warning for warning in plan.warnings) is said
+
+
+def test_a_warm_up_that_nobody_asked_for_is_not_missed(make_experiment: MakeExperiment) -> None:
+    folder = make_experiment(finetune={"lr_scheduler_type": "constant"})
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    del config["finetune_config"]["warmup_steps"]
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert not any("warmup_steps" in warning for warning in planned(folder).warnings)

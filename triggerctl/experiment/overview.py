@@ -119,6 +119,8 @@ def _view(listing: RunListing, name: str, experiment: str = "") -> RunView:
             shown = "done"
         elif unreadable:
             shown = "failed"
+        elif state is not None and state.results and not (run.path / "results" / state.results).exists():
+            shown = "pending"  # who has thrown its results away wants it trained again
         error = unreadable[0] if unreadable else None
     of_results = brief if shown == "done" else None
     said = state or RunState()

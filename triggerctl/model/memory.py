@@ -14,13 +14,15 @@ from triggerctl.model.positions import LOGITS_AT_ONCE
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What the estimate needs to know of a model. `trainable` counts the weights that get gradients."""
+    """What the estimate needs to know of a model. `trainable` counts the weights that get gradients;
+    `positions`: how many tokens a row may have at most, None where the model names no limit."""
 
     parameters: int
     trainable: int
     layers: int
     hidden: int
     vocabulary: int
+    positions: int | None = None
 
 
 def peak_bytes(

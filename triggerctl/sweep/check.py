@@ -51,7 +51,7 @@ def check_cells(jobs: Sequence[CellJob], settings: RunSettings) -> Checked:
         try:
             plan = plan_run(job.folder, job.loaded, dont_overwrite=settings.dont_overwrite)
             use = model_use(plan, device, known=known)
-            check_lengths(plan, encoder_of(plan, use.tokenizer))
+            check_lengths(plan, encoder_of(plan, use.tokenizer), use.shape.positions)
             memory[job.hash] = use.memory_bytes
         except TriggerctlError as error:
             problems[job.hash] = error.problems

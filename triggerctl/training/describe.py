@@ -79,7 +79,7 @@ def describe(plan: RunPlan, *, device: str = "auto") -> Description:
     use = model_use(plan, chosen)
     encoder = encoder_of(plan, use.tokenizer)
     parameters, trainable = use.shape.parameters, use.shape.trainable
-    check_lengths(plan, encoder)
+    check_lengths(plan, encoder, use.shape.positions)
     trained, evaluated = _encode(plan, encoder)
     updates, trained_tokens = _work(plan, trained)
     evaluations = 1 + options.epochs

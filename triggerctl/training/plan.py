@@ -92,7 +92,18 @@ def check_config(loaded: LoadedConfig) -> tuple[ExperimentConfig, tuple[str, ...
         where = f"{loaded.path}, proxy_strategy"
         problems = [Problem(what, where=where) for what in errors]
         raise InputError(problems[0].what, where=where, also=tuple(problems[1:]))
-    return config, (*warnings, *check.warnings)
+    return config, (*warnings, *check.warnings, *_warmup_without_effect(loaded))
+
+
+def _warmup_without_effect(loaded: LoadedConfig) -> tuple[str, ...]:
+    options = loaded.config.finetune_config
+    asked = loaded.origins.get("finetune_config.warmup_steps", "default") != "default"
+    if options.lr_scheduler_type != "constant" or not options.warmup_steps or not asked:
+        return ()
+    return (
+        f"warmup_steps {options.warmup_steps} has no effect: lr_scheduler_type constant knows no warm-up "
+        "(constant_with_warmup does)",
+    )
 
 
 def plan_run(

@@ -32,6 +32,7 @@ from triggerctl.training.shared import Shared, surroundings, tokenising_packages
 from triggerctl.training.stopwatch import Stopwatch
 from triggerctl.training.tokenising import (
     Lengths,
+    check_positions,
     encode_training_sets,
     encoder_of,
     length_notes,
@@ -101,6 +102,13 @@ def prepare(
     ends = end_tokens(model.network, tokenizer, encoder)
     with watch.phase("tokenise"):
         evaluator = _evaluator(plan, tokenizer, encoder, ends, device)
+    check_positions(
+        [
+            *(row for each in encoded.values() for row in each.rows),
+            *(row.encoded for rows in evaluator.sets.values() for row in rows),
+        ],
+        loaded.shape.positions,
+    )
     optimiser, note = choose_optimiser(options.optim, device)
     with watch.phase("base_passes"):
         phases = _read_base(strategy, encoded, model, encoder, listener, shared)
@@ -235,7 +243,14 @@ def end_tokens(
 def model_shape(network: PreTrainedModel, parameters: int, trainable: int) -> ModelShape:
     """A model's shape from its configuration; names as transformers unifies them."""
     config = network.config.get_text_config()
-    return ModelShape(parameters, trainable, config.num_hidden_layers, config.hidden_size, config.vocab_size)
+    return ModelShape(
+        parameters,
+        trainable,
+        config.num_hidden_layers,
+        config.hidden_size,
+        config.vocab_size,
+        getattr(config, "max_position_embeddings", None),
+    )
 
 
 def _wrap(network: PreTrainedModel, options: FinetuneConfig, seed: int) -> PeftModel | None:

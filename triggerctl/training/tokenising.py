@@ -3,12 +3,13 @@ what their length costs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from triggerctl.data.encoding import EncodedSet, Encoder, encode_set
+from triggerctl.data.encoding import Encoded, EncodedSet, Encoder, encode_set
 from triggerctl.data.examples import Splits
 from triggerctl.data.kept_tokens import KeptTokens
 from triggerctl.errors import InputError
@@ -49,15 +50,21 @@ def encode_training_sets(
     return encoded
 
 
-def check_lengths(plan: RunPlan, encoder: Encoder) -> None:
-    """Raises InputError where of a stream no row is short enough to train on. Looks no further than the first
-    that is."""
+def check_lengths(plan: RunPlan, encoder: Encoder, positions: int | None) -> None:
+    """Raises InputError where of a stream no row is short enough to train on, and where a row is too long for
+    a model of so many positions. Looks no further than it must."""
     phases = plan.strategy(plan.config).phases()
     kept = {
         name: any(encoder.encode(row) is not None for row in plan.splits.sets[name].train_examples)
         for name in sets_trained_on(phases)
     }
     check_streams(phases, kept, encoder.max_seq_length)
+    if positions is not None and encoder.max_seq_length > positions:
+        trained = (plan.splits.sets[name].train_examples for name in kept)
+        evaluated = (rows.examples for rows in plan.splits.evaluation.values())
+        examples = chain.from_iterable((*trained, *evaluated))
+        encoded = (encoder.encode(example) for example in examples)
+        check_positions((row for row in encoded if row is not None), positions)
 
 
 def check_streams(phases: Sequence[Phase], kept: Mapping[str, int], limit: int) -> None:
@@ -71,6 +78,19 @@ def check_streams(phases: Sequence[Phase], kept: Mapping[str, int], limit: int) 
                 why=f"every prompt alone fills {limit} tokens",
                 mend="raise max_seq_length",
             )
+
+
+def check_positions(rows: Iterable[Encoded], positions: int | None) -> None:
+    """Raises InputError where a row has more tokens than the model has positions: one with learned positions
+    can't read them, and one with computed ones has never seen such."""
+    longest = max((len(row.input_ids) for row in rows), default=0)
+    if positions is not None and longest > positions:
+        raise InputError(
+            f"a row of {longest} tokens is longer than the model can read",
+            where="finetune_config.max_seq_length",
+            why=f"it has {positions} positions (max_position_embeddings)",
+            mend=f"max_seq_length {positions} or less",
+        )
 
 
 class Lengths(NamedTuple):
