@@ -148,8 +148,7 @@ class Measurer:
         before, whatever its strategy and its adapter."""
 
         def compute() -> dict[str, Any]:
-            with self._prepared.model.base():  # an adapter that changes nothing yet is only in the way
-                found, answers = self._look(moment)
+            found, answers = self._look(moment)
             return {**found.document(), "answers": answers}
 
         about = {
