@@ -3,8 +3,8 @@ for each other.
 
 A thread that spins goes on the moment the others are there: on an idle machine that makes a run a tenth to a
 fifth faster than threads that sleep and are woken thousands of times a second. Where other processes want the
-cores too, it keeps one of them from the very thread that it waits for, and the run takes up to four times as
-long as with threads that sleep."""
+cores too, it keeps one of them from the very thread that it waits for, and the run may take more than twice
+as long as with threads that sleep."""
 
 from __future__ import annotations
 
