@@ -70,7 +70,7 @@ CONFIGS: dict[str, tuple[Change, str]] = {
 
 
 IN_A_WORKER = {"prompts longer than a row", "hub id without a network"}
-"""A sweep has these found by a worker, which takes seconds to start; "unknown target modules" is enough."""
+"""A sweep has these found by a worker, which takes seconds to start: one is started for both, below."""
 
 
 @pytest.mark.parametrize(
@@ -97,6 +97,17 @@ def test_a_wrong_config_is_refused(
     line = {"run": "run exp", "validate": "validate exp", "sweep": "sweep exp --seeds 1 2"}[command]
     block = refused(line, folder, monkeypatch, capsys)
     assert expected in block
+    assert "where " in block
+
+
+def test_a_sweep_refuses_all_that_its_worker_finds(
+    make_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_experiment("exp")
+    cells = [{"max_seq_length": 3}, {"model": "nobody/none-such"}]
+    (folder / "sweep.json").write_text(json.dumps({"naive": cells}), encoding="utf-8")
+    block = refused("sweep exp --seeds 1 2", folder, monkeypatch, capsys)
+    assert all(CONFIGS[kind][1] in block for kind in IN_A_WORKER)
     assert "where " in block
 
 
