@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from triggerctl import LARGE_PAGES
 from triggerctl.cores import ASKED, available_cores, idle_cores, waiting
 
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}
@@ -53,9 +54,18 @@ def test_where_the_kernel_says_nothing_it_can_t_be_told(text: str | None, tmp_pa
 def test_it_is_said_before_pytorch_is_loaded_and_to_whom_one_starts() -> None:
     script = "import sys, triggerctl; assert 'torch' not in sys.modules; import os; print(triggerctl.ADDED,"
     script += " all(os.environ[name] == value for name, value in triggerctl.ADDED.items()))"
-    around = {name: value for name, value in os.environ.items() if name not in ASKED}
+    around = {name: value for name, value in os.environ.items() if name not in ASKED | {LARGE_PAGES}}
     said = subprocess.check_output([sys.executable, "-c", script], env=around, text=True)
-    assert said in ("{} True\n", f"{PASSIVE} True\n")
+    added = {LARGE_PAGES: "1"}
+    assert said in (f"{added} True\n", f"{PASSIVE | added} True\n")
+
+
+def test_what_who_starts_it_says_of_large_pages_is_left_so() -> None:
+    script = (
+        f"import triggerctl, os; print(triggerctl.ADDED.get({LARGE_PAGES!r}), os.environ[{LARGE_PAGES!r}])"
+    )
+    around = {**os.environ, LARGE_PAGES: "0"}
+    assert subprocess.check_output([sys.executable, "-c", script], env=around, text=True) == "None 0\n"
 
 
 def test_no_more_cores_than_there_are() -> None:

@@ -6,6 +6,12 @@ from triggerctl.cores import available_cores, idle_cores, waiting
 
 __version__ = "0.1.0"
 
+LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"
+"""PyTorch's switch for tensors on pages of 2 MiB, where the kernel gives them to who asks: a large model's
+update would else touch tens of thousands of pages that are new to it, again and again."""
+
 ADDED = waiting(os.environ, available=available_cores(), idle=idle_cores())
 """What this process has put into its environment, for itself and for those that it starts."""
+if LARGE_PAGES not in os.environ:
+    ADDED[LARGE_PAGES] = "1"
 os.environ.update(ADDED)

@@ -13,9 +13,10 @@ from triggerctl.data.encoding import Encoded, Encoder
 from triggerctl.data.examples import EvaluationSet
 from triggerctl.experiment.results import SetEvaluation
 from triggerctl.model.causal import CausalModel
+from triggerctl.model.positions import LOGITS_AT_ONCE
 from triggerctl.training.evaluated import EvaluatedRow, RowLoss, columns, summary
 from triggerctl.training.parallel import ALONE, Group
-from triggerctl.training.scoring import READ_AT_ONCE, Answer, Ids, Request, Scored, score
+from triggerctl.training.scoring import Answer, Ids, Request, Scored, score
 from triggerctl.training.shared import digest
 from triggerctl.training.verdicts import Judge, Question
 
@@ -142,7 +143,7 @@ class Evaluator:
             "pad_id": self._pad_id,
             "tokens_per_batch": self._tokens_per_batch,
             "rows_per_batch": self._rows_per_batch,
-            "logits_at_once": READ_AT_ONCE,
+            "logits_at_once": LOGITS_AT_ONCE,
         }
 
     def _run(

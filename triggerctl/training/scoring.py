@@ -12,12 +12,10 @@ from torch import Tensor
 from triggerctl.data.batches import token_budget_batches
 from triggerctl.model.causal import CausalModel
 from triggerctl.model.packing import common_length
+from triggerctl.model.positions import LOGITS_AT_ONCE
 from triggerctl.training.parallel import ALONE, Group
 
 Ids = tuple[int, ...]
-
-READ_AT_ONCE = 2**25
-"""How many logits (positions × vocabulary) are held at a time: 128 MiB in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +138,15 @@ def _answers(model: CausalModel, requests: Sequence[Request], states: _States) -
         for request, at in zip(requests, states.at, strict=True)
         for span in (request.liked, request.judged)
     ]
-    places = torch.tensor([at[j] for _, at, span in spans for j in span])
+    # Several requests may ask at one place: for different tokens to follow, or once for each purpose.
+    places, which = torch.unique(
+        torch.tensor([at[j] for _, at, span in spans for j in span], dtype=torch.int64), return_inverse=True
+    )
     following = torch.tensor([request.ids[j + 1] for request, _, span in spans for j in span])
     judged_spans = [bool(i % 2) for i, (*_, span) in enumerate(spans) for _ in span]
     wants_best = torch.tensor(judged_spans, dtype=torch.bool)
     selected = states.states.index_select(0, places.to(model.device))
-    liked, best, lead = _read(model, selected, following.to(model.device), wants_best.to(model.device))
+    liked, best, lead = _read(model, selected, which, following, wants_best)
     answers, position, judged_before = [], 0, 0
     for request in requests:
         middle, end = position + len(request.liked), position + len(request.liked) + len(request.judged)
@@ -157,20 +158,33 @@ def _answers(model: CausalModel, requests: Sequence[Request], states: _States) -
 
 
 def _read(
-    model: CausalModel, hidden: Tensor, following: Tensor, wants_best: Tensor
+    model: CausalModel, hidden: Tensor, which: Tensor, following: Tensor, wants_best: Tensor
 ) -> tuple[list[float], list[int], list[float]]:
-    """hidden: (positions, hidden), following and wants_best: (positions,)."""
-    vocabulary = model.logits(hidden[:1]).shape[-1]
-    size = max(1, READ_AT_ONCE // vocabulary)
-    liked, best, lead = [], [], []
+    """hidden: (places, hidden); for each question `which` of them it is put at, the token `following` there
+    and whether it `wants_best`, each (questions,) and in the CPU's memory. Returns the log-probability of
+    every question's token; of those that want it the arg-max, and its lead."""
+    size = max(1, LOGITS_AT_ONCE[hidden.device.type] // model.vocabulary)
+    in_order = which.argsort(stable=True)
+    ends = torch.bincount(which, minlength=hidden.shape[0]).cumsum(0).tolist()
+    liked, best, lead, wanting = [], [], [], []
     with model.threads_for_the_head(min(size, hidden.shape[0])):
-        for part in range(0, hidden.shape[0], size):
-            piece = slice(part, part + size)
-            logits = model.logits(hidden[piece])
+        for start in range(0, hidden.shape[0], size):
+            piece = hidden[start : start + size]
+            asked = in_order[ends[start - 1] if start else 0 : ends[start + piece.shape[0] - 1]]
+            wanting.append(asked[wants_best[asked]])
+            logits = model.logits(piece)
             logits = logits.float() if logits.element_size() < 4 else logits
-            chosen = logits.gather(-1, following[piece].unsqueeze(-1)).squeeze(-1)
-            liked.append(chosen - logits.logsumexp(-1))
-            top = logits[wants_best[piece]].topk(2, dim=-1)
+            at, tokens, wanted = (
+                each.to(model.device)
+                for each in (which[asked] - start, following[asked], which[wanting[-1]] - start)
+            )
+            liked.append(logits.log_softmax(-1)[at, tokens])
+            top = logits.index_select(0, wanted).topk(2, dim=-1)
             best.append(top.indices[:, 0])
             lead.append(top.values[:, 0] - top.values[:, 1])
-    return torch.cat(liked).tolist(), torch.cat(best).tolist(), torch.cat(lead).tolist()
+    put_back, wanted_back = in_order.argsort(), torch.cat(wanting).argsort()
+    return (
+        torch.cat(liked).cpu()[put_back].tolist(),
+        torch.cat(best).cpu()[wanted_back].tolist(),
+        torch.cat(lead).cpu()[wanted_back].tolist(),
+    )
