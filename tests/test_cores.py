@@ -1,5 +1,5 @@
-"""How OpenMP's threads wait: they spin where the cores are idle, sleep where others want them or it can't be
-told, and do as they are told. Run: pytest tests/test_cores.py"""
+"""How OpenMP's threads wait: they spin for a moment where the cores are idle, sleep where others want them or
+it can't be told, and do as they are told. Run: pytest tests/test_cores.py"""
 
 from __future__ import annotations
 
@@ -11,25 +11,30 @@ from pathlib import Path
 import pytest
 
 from triggerctl import LARGE_PAGES
-from triggerctl.cores import ASKED, available_cores, idle_cores, waiting
+from triggerctl.cores import ASKED, ASLEEP, SHORT, SPIN_COUNT, available_cores, idle_cores, waiting
 
-PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}
+SPINNING = {SPIN_COUNT: SHORT}
 
 
 @pytest.mark.parametrize(
     ("available", "idle", "added"),
     [
-        pytest.param(2, 2, {}, id="all idle"),
-        pytest.param(2, 1, PASSIVE, id="another process is at work"),
-        pytest.param(4, 30, {}, id="few cores of a large machine"),
-        pytest.param(2, -3, PASSIVE, id="more at work than there are cores"),
-        pytest.param(2, None, PASSIVE, id="it can't be told"),
+        pytest.param(2, 2, SPINNING, id="all idle"),
+        pytest.param(2, 1, ASLEEP, id="another process is at work"),
+        pytest.param(4, 30, SPINNING, id="few cores of a large machine"),
+        pytest.param(2, -3, ASLEEP, id="more at work than there are cores"),
+        pytest.param(2, None, ASLEEP, id="it can't be told"),
     ],
 )
 def test_threads_spin_where_as_many_cores_are_idle_as_may_be_used(
     available: int, idle: int | None, added: dict[str, str]
 ) -> None:
     assert waiting({}, available=available, idle=idle) == added
+
+
+def test_what_a_process_said_itself_binds_none_that_it_starts() -> None:
+    assert waiting(SPINNING, available=2, idle=1) == ASLEEP
+    assert waiting(SPINNING, available=2, idle=2) == SPINNING
 
 
 @pytest.mark.parametrize("name", sorted(ASKED))
@@ -57,7 +62,7 @@ def test_it_is_said_before_pytorch_is_loaded_and_to_whom_one_starts() -> None:
     around = {name: value for name, value in os.environ.items() if name not in ASKED | {LARGE_PAGES}}
     said = subprocess.check_output([sys.executable, "-c", script], env=around, text=True)
     added = {LARGE_PAGES: "1"}
-    assert said in (f"{added} True\n", f"{PASSIVE | added} True\n")
+    assert said in (f"{SPINNING | added} True\n", f"{ASLEEP | added} True\n")
 
 
 def test_what_who_starts_it_says_of_large_pages_is_left_so() -> None:
