@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from triggerctl import LARGE_PAGES
 from triggerctl.cores import ASKED, ASLEEP, SHORT, SPIN_COUNT, available_cores, idle_cores, waiting
+from triggerctl.pages import LARGE_PAGES
 
 SPINNING = {SPIN_COUNT: SHORT}
 

@@ -3,12 +3,9 @@
 import os
 
 from triggerctl.cores import available_cores, idle_cores, waiting
+from triggerctl.pages import LARGE_PAGES
 
 __version__ = "0.1.0"
-
-LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"
-"""PyTorch's switch for tensors on pages of 2 MiB, where the kernel gives them to who asks: a large model's
-update would else touch tens of thousands of pages that are new to it, again and again."""
 
 ADDED = waiting(os.environ, available=available_cores(), idle=idle_cores())
 """What this process has put into its environment, for itself and for those that it starts."""

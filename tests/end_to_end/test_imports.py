@@ -27,6 +27,7 @@ LEVELS = {
     "disk": 0,
     "errors": 0,
     "garbage": 0,
+    "pages": 0,
     "config": 1,
     "experiment": 2,
     "data": 3,
@@ -40,7 +41,7 @@ LEVELS = {
 """A room imports itself and rooms of a lower level; two of one level don't know each other."""
 
 EXCEPTIONS = {
-    "__init__": {"cores"},
+    "__init__": {"cores", "pages"},
     "__main__": {"cli"},
     "console": {"errors"},
     "assets": set[str](),
@@ -48,7 +49,7 @@ EXCEPTIONS = {
 """What stands beside the ladder, and what it imports. `__init__` is read before all else. `console` draws for
 `cli` alone; `assets` is data and the script that made it, which the package reads as files, never imports."""
 
-TORCH_FREE = ("config", "experiment", "cli", "console", "cores", "disk", "errors", "garbage")
+TORCH_FREE = ("config", "experiment", "cli", "console", "cores", "disk", "errors", "garbage", "pages")
 """Rooms that every command loads, so that none of them may load torch at their top."""
 
 HEAVY = frozenset(

@@ -21,6 +21,7 @@ from triggerctl.model.keeper import ModelKeeper
 from triggerctl.model.load import ModelFiles, locate
 from triggerctl.model.memory import ModelShape, peak_bytes, wants_checkpointing
 from triggerctl.model.peft_names import PeftModel
+from triggerctl.pages import keep_pages
 from triggerctl.strategies.base import Strategy
 from triggerctl.training.chance import named_seed
 from triggerctl.training.evaluation import Evaluator
@@ -83,6 +84,8 @@ def prepare(
     the run has begun with; None: as its options and this machine's memory decide.
 
     Raises InputError where the model can't be loaded or used as asked."""
+    if device.type == "cpu":
+        keep_pages()
     options = plan.config.finetune_config
     cache, keeper = cache or Cache(enabled=False), keeper or ModelKeeper()
     watch = watch or Stopwatch()
