@@ -18,7 +18,6 @@ from transformers import DynamicCache, PreTrainedModel
 
 from triggerctl.data.batches import Batch
 from triggerctl.model.adapters import stack_adapter
-from triggerctl.model.growing_cache import cache_with_room
 from triggerctl.model.operations import FORWARD, product_operations, widths
 from triggerctl.model.packed_attention import heeds_packing, packed_keys_and_values, packed_states
 from triggerctl.model.packing import Packed, pack, pack_shared, sent
@@ -122,17 +121,20 @@ class CausalModel:
         packs."""
         return self._through_the_layers(packed)[0]
 
-    def prefilled(self, prompts: Sequence[Sequence[int]], *, room: int) -> DynamicCache | None:
+    def prefilled(self, prompts: Sequence[Sequence[int]]) -> DynamicCache | None:
         """A cache of keys and values for what comes next in each prompt, padded on the left, its last token
-        left for the model to begin with, and `room` for so many tokens more. What prompts begin with in
-        common is passed once. None where this model can't, or a prompt has no more than that one token."""
+        left for the model to begin with. What prompts begin with in common is passed once. None where this
+        model can't, or a prompt has no more than that one token."""
         if not self.packs or min(map(len, prompts)) < 2:
             return None
         packed = pack_shared([prompt[:-1] for prompt in prompts], self.device)
         width = max(map(len, packed.at))
         places = sent(torch.tensor([[0] * (width - len(at)) + list(at) for at in packed.at]), self.device)
-        layers = packed_keys_and_values(self._decoder, packed.packings[0])
-        return cache_with_room(((keys[:, places], values[:, places]) for keys, values in layers), room)
+        cache = DynamicCache()
+        for layer, found in enumerate(packed_keys_and_values(self._decoder, packed.packings[0])):
+            keys, values = (each[:, places].transpose(0, 1) for each in found)
+            cache.update(keys, values, layer)
+        return cache
 
     def pack_shared(self, sequences: Sequence[Sequence[int]]) -> Packed:
         """The sequences for `packed`, what they begin with in common there once."""

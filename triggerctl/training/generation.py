@@ -43,7 +43,7 @@ def greedy_answers(
                 input_ids=ids,
                 attention_mask=mask,
                 generation_config=rules,
-                **{CACHE: model.prefilled(distinct, room=max_new_tokens)},
+                **{CACHE: model.prefilled(distinct)},
             )
     finally:
         model.network.generation_config = own_rules
