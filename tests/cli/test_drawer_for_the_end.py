@@ -1,10 +1,11 @@
-"""The browser that draws a run's figures comes up while the training ends, and goes with the run."""
+"""The browser that draws a run's figures comes up while libraries load, does not lie idle beside a long
+training, and goes with the run."""
 
 from __future__ import annotations
 
 import pytest
 
-from triggerctl.cli.figures import STARTS_BEFORE, drawer_for_the_end
+from triggerctl.cli.figures import IDLE_FOR, STARTS_BEFORE, drawer_for_the_end
 from triggerctl.report import images
 from triggerctl.training.events import Noted, Stepped
 
@@ -21,7 +22,7 @@ class Child:
         done.append("start")
 
     def close(self, *, kindly: bool) -> None:
-        self._done.append("close")
+        self._done.append("close" if kindly else "kill")
 
 
 @pytest.fixture
@@ -31,23 +32,35 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return told
 
 
-def test_it_starts_near_the_end_once_and_closes(done: list[str]) -> None:
+def test_that_of_a_short_run_starts_at_once_and_stays(done: list[str]) -> None:
     with drawer_for_the_end() as (_, hear):
+        assert done == ["start"]
         hear(Noted("something"))
-        hear(step(STARTS_BEFORE + 60))
-        assert done == []
+        hear(step(IDLE_FOR))
         hear(step(STARTS_BEFORE - 1))
         hear(step(0.0))
         assert done == ["start"]
     assert done == ["start", "close"]
 
 
-def test_a_run_that_is_stopped_long_before_starts_none(done: list[str]) -> None:
+def test_that_of_a_long_run_ends_and_starts_again_near_the_end(done: list[str]) -> None:
+    with drawer_for_the_end() as (_, hear):
+        hear(step(IDLE_FOR + 1))
+        assert done == ["start", "kill"]
+        hear(step(IDLE_FOR + 1))
+        hear(step(STARTS_BEFORE + 1))
+        assert done == ["start", "kill"]
+        hear(step(STARTS_BEFORE))
+        hear(step(0.0))
+    assert done == ["start", "kill", "start", "close"]
+
+
+def test_a_run_that_ends_early_does_not_wait_for_it(done: list[str]) -> None:
     def stopped() -> None:
         with drawer_for_the_end() as (_, hear):
-            hear(step(STARTS_BEFORE + 1))
+            hear(step(IDLE_FOR - 1))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         stopped()
-    assert done == []
+    assert done == ["start", "kill"]

@@ -16,23 +16,34 @@ if TYPE_CHECKING:
 
 
 STARTS_BEFORE = 5.0
-"""Seconds of training left at which the browser is started: it is up in two or three, most of them spent
-waiting, and would lie idle beside the training of days."""
+"""Seconds of training left at which a browser is started again: it is up in two or three, most of them spent
+waiting."""
+
+IDLE_FOR = 60.0
+"""Seconds of training left beyond which a browser is ended: it would lie idle beside the training of days."""
 
 
 @contextlib.contextmanager
 def drawer_for_the_end() -> Iterator[tuple[Drawer, Listener]]:
-    """What draws the figures of one run, and the listener that starts it when the training is nearly done."""
+    """What draws the figures of one run, and the listener that ends it where the training takes long, and
+    starts it again when that is nearly done. It comes up at once, beside the libraries that training takes:
+    they are loaded on one core, while the training wants all."""
     from triggerctl.report.images import Drawer
     from triggerctl.training.events import Stepped
 
+    def hear(event: Event) -> None:
+        if isinstance(event, Stepped) and event.seconds_left > IDLE_FOR:
+            drawer.close(kindly=False)
+        elif isinstance(event, Stepped) and event.seconds_left <= STARTS_BEFORE:
+            drawer.start()
+
     with Drawer() as drawer:
-
-        def hear(event: Event) -> None:
-            if isinstance(event, Stepped) and event.seconds_left <= STARTS_BEFORE:
-                drawer.start()
-
-        yield drawer, hear
+        drawer.start()
+        try:
+            yield drawer, hear
+        except BaseException:
+            drawer.close(kindly=False)  # it may still be coming up
+            raise
 
 
 def new_drawer() -> Drawer:

@@ -119,10 +119,12 @@ def _train(plan: RunPlan, *, device: str, threads: int | None, processes: int, c
     from triggerctl.experiment.process import seconds_alive
     from triggerctl.experiment.stored_results import read_results
 
-    with all_that_is_made_stays(for_good=True):
-        from triggerctl.training.run import execute
-
-    with LiveRun(console.out) as live, stop_on_signals() as stop, drawer_for_the_end() as (drawer, hear):
+    with contextlib.ExitStack() as stack:
+        with all_that_is_made_stays(for_good=True):
+            drawer, hear = stack.enter_context(drawer_for_the_end())
+            from triggerctl.training.run import execute
+        live = stack.enter_context(LiveRun(console.out))
+        stop = stack.enter_context(stop_on_signals())
 
         def listener(event: Event) -> None:
             live(event)
