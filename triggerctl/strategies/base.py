@@ -238,9 +238,8 @@ def _cross_entropy_total(forward: Forward) -> Tensor:
 
 def log_probabilities(logits: Tensor, targets: Tensor) -> Tensor:
     """log p(target) at each position: logits (n, vocab), targets (n,) → (n,)."""
-    from triggerctl.model.log_likelihood import target_log_probabilities  # torch loads with it
-
-    return target_log_probabilities(at_least_float32(logits), targets)
+    # Not a difference to the logsumexp: a fused softmax passes over the vocabulary half as often, back too.
+    return at_least_float32(logits).log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
 
 
 def _loss_tokens(batch: Batch) -> int:
