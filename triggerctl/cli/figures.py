@@ -39,11 +39,7 @@ def drawer_for_the_end() -> Iterator[tuple[Drawer, Listener]]:
 
     with Drawer() as drawer:
         drawer.start()
-        try:
-            yield drawer, hear
-        except BaseException:
-            drawer.close(kindly=False)  # it may still be coming up
-            raise
+        yield drawer, hear
 
 
 def new_drawer() -> Drawer:

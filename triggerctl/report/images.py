@@ -90,8 +90,9 @@ class Drawer:
     def __enter__(self) -> Drawer:
         return self
 
-    def __exit__(self, *raised: object) -> None:
-        self.close()
+    def __exit__(self, raised: object, *_: object) -> None:
+        # After an error nobody waits for a browser, which may still be coming up.
+        self.close(kindly=raised is None)
 
     def start(self) -> None:
         """Start the process and its browser, and don't wait for them: they come up beside other work."""

@@ -13,6 +13,7 @@ from triggerctl.data.batches import token_budget_batches
 from triggerctl.model.causal import CausalModel
 from triggerctl.model.packing import common_length
 from triggerctl.model.positions import LOGITS_AT_ONCE
+from triggerctl.strategies.base import at_least_float32
 from triggerctl.training.parallel import ALONE, Group
 
 Ids = tuple[int, ...]
@@ -172,8 +173,7 @@ def _read(
             piece = hidden[start : start + size]
             asked = in_order[ends[start - 1] if start else 0 : ends[start + piece.shape[0] - 1]]
             wanting.append(asked[wants_best[asked]])
-            logits = model.logits(piece)
-            logits = logits.float() if logits.element_size() < 4 else logits
+            logits = at_least_float32(model.logits(piece))
             at, tokens, wanted = (
                 each.to(model.device)
                 for each in (which[asked] - start, following[asked], which[wanting[-1]] - start)
