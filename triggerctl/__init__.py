@@ -3,12 +3,11 @@
 import os
 
 from triggerctl.cores import available_cores, idle_cores, waiting
-from triggerctl.pages import LARGE_PAGES
+from triggerctl.pages import MEMORY
 
 __version__ = "0.1.0"
 
 ADDED = waiting(os.environ, available=available_cores(), idle=idle_cores())
 """What this process has put into its environment, for itself and for those that it starts."""
-if LARGE_PAGES not in os.environ:
-    ADDED[LARGE_PAGES] = "1"
+ADDED |= {name: value for name, value in MEMORY.items() if name not in os.environ}
 os.environ.update(ADDED)

@@ -9,6 +9,12 @@ LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 """PyTorch's switch, an environment variable: large tensors lie on pages of 2 MiB, where the kernel gives such
 to who asks."""
 
+PROGRAMS = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+"""How many programs for products oneDNN keeps, half a MiB each."""
+
+MEMORY = {LARGE_PAGES: "1", PROGRAMS: "256"}
+"""What to add to the environment before PyTorch is loaded, where it isn't there."""
+
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """By which numbers GNU's C library knows its options, malloc.h says."""
 

@@ -20,8 +20,9 @@ from triggerctl.data.batches import Batch
 from triggerctl.model.adapters import stack_adapter
 from triggerctl.model.operations import FORWARD, product_operations, widths
 from triggerctl.model.packed_attention import heeds_packing, packed_keys_and_values, packed_states
-from triggerctl.model.packing import Packed, pack, pack_shared, sent
+from triggerctl.model.packing import Packed, as_it_is, pack, pack_shared, sent
 from triggerctl.model.peft_names import PeftModel
+from triggerctl.model.products import is_quick, round_number
 from triggerctl.model.threads import WORTH_A_LANE, share_out, side_by_side, threads, threads_that_pay
 from triggerctl.model.traits import draws, keeps_state, logit_rule
 
@@ -29,11 +30,13 @@ from triggerctl.model.traits import draws, keeps_state, logit_rule
 @dataclass(frozen=True, slots=True)
 class Passed:
     """What a model said of a batch. states: (tokens, hidden), what the head works on; at: (places,) int64,
-    which of them each place of the batch has; shares: whether several places may have the same."""
+    which of them each place of the batch has; shares: whether several places may have the same; filler: how
+    many tokens went through the model for none of them, where rows went end to end."""
 
     states: Tensor
     at: Tensor
     shares: bool
+    filler: int = 0
 
     def at_places(self) -> Tensor:
         """(places, hidden)."""
@@ -57,6 +60,7 @@ class CausalModel:
         self._draws = draws(network)
         self._checkpoints = any(getattr(m, "gradient_checkpointing", False) for m in network.modules())
         self._keeps_state = keeps_state(network)
+        self._rounded = round_number if is_quick(network) else as_it_is
         self._lanes = 1
         self._given_threads: int | None = None
         # A walk through all modules takes as long as a small model's layer.
@@ -114,7 +118,8 @@ class CausalModel:
             states = batch.at_places(self.hidden(batch.input_ids))
             return Passed(states, torch.arange(states.shape[0], device=states.device), shares=False)
         packed = self._pack(batch, parts=self._parts(batch.rows))
-        return Passed(self.packed(packed), self._places(packed), shares=self._shares())
+        states, at = self.packed(packed), self._places(packed)
+        return Passed(states, at, shares=self._shares(), filler=packed.filler)
 
     def packed(self, packed: Packed) -> Tensor:
         """What the head works on at every token of the packings: (tokens, hidden). Only where the model
@@ -127,7 +132,7 @@ class CausalModel:
         model can't, or a prompt has no more than that one token."""
         if not self.packs or min(map(len, prompts)) < 2:
             return None
-        packed = pack_shared([prompt[:-1] for prompt in prompts], self.device)
+        packed = pack_shared([prompt[:-1] for prompt in prompts], self.device, rounded=self._rounded)
         width = max(map(len, packed.at))
         places = sent(torch.tensor([[0] * (width - len(at)) + list(at) for at in packed.at]), self.device)
         cache = DynamicCache()
@@ -138,7 +143,8 @@ class CausalModel:
 
     def pack_shared(self, sequences: Sequence[Sequence[int]]) -> Packed:
         """The sequences for `packed`, what they begin with in common there once."""
-        return pack_shared(sequences, self.device, parts=self._parts(sequences))
+        parts = self._parts(sequences)
+        return pack_shared(sequences, self.device, parts=parts, rounded=self._rounded)
 
     @contextlib.contextmanager
     def threads_for(self, tokens: float) -> Iterator[None]:
@@ -185,8 +191,8 @@ class CausalModel:
 
     def _pack(self, batch: Batch, *, parts: int) -> Packed:
         if self._shares():
-            return pack_shared(batch.rows, self.device, parts=parts)
-        return pack(batch.rows, self.device)
+            return pack_shared(batch.rows, self.device, parts=parts, rounded=self._rounded)
+        return pack(batch.rows, self.device, rounded=self._rounded)
 
     def _through_the_layers(self, packed: Packed, *, every_layer: bool = False) -> tuple[Tensor, ...]:
         passes = [

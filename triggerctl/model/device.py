@@ -13,6 +13,7 @@ import torch
 from triggerctl.config.models import FinetuneConfig
 from triggerctl.cores import available_cores
 from triggerctl.errors import InputError
+from triggerctl.model.products import product
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -97,21 +98,22 @@ def matmul_rate(
     seconds: float = 0.3,
 ) -> float:
     """Floating-point operations a second in products of (rows, inner) by (inner, columns), large squares by
-    default, measured now on this device: the floor that training and evaluation are held against.
+    default, measured now on this device, by the library that models multiply with: the floor that training
+    and evaluation are held against.
 
     The best of many products counts, each short enough to fit between two turns of another process. Draws no
     random number."""
     size = 1024 if device.type == "cpu" else 8192
     rows, inner, columns = rows or size, inner or size, columns or size
     left = _filled(rows, inner, device, dtype)
-    right = _filled(inner, columns, device, dtype)
+    right = _filled(columns, inner, device, dtype)
     best = 0.0
     began = time.perf_counter()
     while time.perf_counter() - began < seconds:
         start = time.perf_counter()
-        product = left @ right
+        found = product(left, right)
         if device.type != "cpu":
-            float(product[0, 0])
+            float(found[0, 0])
         best = max(best, 2 * rows * inner * columns / (time.perf_counter() - start))
     return best
 

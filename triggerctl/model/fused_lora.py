@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from triggerctl.model.peft_names import Linear, PeftModel
+from triggerctl.model.products import QuickLinear, product
 
 
 def fuse(adapter: PeftModel) -> None:
     """Have the adapter's plain linear layers computed as told above. Changes their class in place."""
     for module in adapter.modules():
-        if type(module) is Linear and type(module.get_base_layer()) is nn.Linear:
+        if type(module) is Linear and type(module.get_base_layer()) in (nn.Linear, QuickLinear):
             module.__class__ = FusedLinear
 
 
@@ -43,7 +44,8 @@ class FusedLinear(Linear):
             return fused
         rows, (out, width) = x.numel() // x.shape[-1], weight.shape
         if rows * (out + width) > out * width:
-            return nn.functional.linear(x, torch.addmm(weight, b, a, alpha=scaling), bias)
+            merged = torch.addmm(weight, b, a, alpha=scaling)
+            return _unflattened(product(x.flatten(0, -2), merged, bias), x)
         found, _ = _forward(x.flatten(0, -2), weight, bias, a, b, scaling)
         return _unflattened(found, x)
 
@@ -87,8 +89,8 @@ def _forward(
     rows: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scaling: float
 ) -> tuple[Tensor, Tensor]:
     """rows: (rows, in) → outputs (rows, out) and what lies between A and B (rows, r)."""
-    low = rows @ a.T
-    return nn.functional.linear(rows, weight, bias).addmm_(low, b.T, alpha=scaling), low
+    low = product(rows, a)
+    return product(rows, weight, bias).addmm_(low, b.T, alpha=scaling), low
 
 
 def _unflattened(rows: Tensor, like: Tensor) -> Tensor:
@@ -112,8 +114,9 @@ class _Fused(torch.autograd.Function):
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, Tensor, Tensor, None]:
         rows, low, weight, a, b = context.saved_tensors
         flat = gradient.flatten(0, -2)
-        of_low = (flat @ b).mul_(context.scaling)
+        of_low = product(flat, b.T).mul_(context.scaling)
         to_x = None
         if context.needs_input_grad[0]:
-            to_x = _unflattened((flat @ weight).addmm_(of_low, a), gradient)
-        return to_x, None, None, of_low.T @ rows, (flat.T @ low).mul_(context.scaling), None
+            to_x = _unflattened(product(flat, weight.T).addmm_(of_low, a), gradient)
+        to_a, to_b = product(of_low.T, rows.T), product(low.T, flat.T).T.mul(context.scaling)
+        return to_x, None, None, to_a, to_b, None

@@ -24,6 +24,7 @@ from triggerctl.errors import InputError
 from triggerctl.model import hub
 from triggerctl.model.identity import ModelIdentity
 from triggerctl.model.packed_attention import let_pack
+from triggerctl.model.products import prefers_onednn, quicken
 from triggerctl.model.quantise import keep_trainable, probe, quantisation
 
 _PLACE = "finetune_config.model"
@@ -100,6 +101,8 @@ def load_checkpoint(
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise _unreadable("model", files, error) from error
     keep_trainable(model)
+    if prefers_onednn():
+        quicken(model)
     if options.attn_implementation == "auto":
         let_pack(model)
     return model

@@ -6,12 +6,17 @@ alone. A `Packing` says which tokens attend to which; `packed_attention.py` heed
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
+
+
+def as_it_is(tokens: int) -> int:
+    """For packings without filler."""
+    return tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ class Packing:
     groups:         their sequences, for attention.
     order:          (tokens,) int64, where the groups' outputs, one after the other, hold each token's.
     longest:        tokens of the longest sequence.
+    filler:         how many tokens at the end are of no sequence: what the model says there means nothing.
     windows:        the sliding windows that layers have asked for, given this."""
 
     ids: Tensor
@@ -64,6 +70,7 @@ class Packing:
     groups: tuple[Group, ...]
     order: Tensor
     longest: int
+    filler: int
     windows: set[int | None] = field(default_factory=set)
 
 
@@ -87,28 +94,41 @@ class Packed:
 
     @property
     def tokens(self) -> int:
-        """How many go through the model."""
-        return sum(packing.ids.numel() for packing in self.packings)
+        """How many real ones go through the model."""
+        return sum(packing.ids.numel() for packing in self.packings) - self.filler
+
+    @property
+    def filler(self) -> int:
+        """How many others do."""
+        return sum(packing.filler for packing in self.packings)
 
 
-def pack(sequences: Sequence[Sequence[int]], device: torch.device) -> Packed:
-    """One packing of the sequences as they are, one after the other."""
+def pack(
+    sequences: Sequence[Sequence[int]], device: torch.device, *, rounded: Callable[[int], int] = as_it_is
+) -> Packed:
+    """One packing of the sequences as they are, one after the other, filled up to `rounded(tokens)`."""
     ends = list(accumulate(map(len, sequences), initial=0))
     at = tuple(list(range(start, end)) for start, end in pairwise(ends))
     positions = [place for sequence in sequences for place in range(len(sequence))]
     ids = [token for sequence in sequences for token in sequence]
-    return Packed((_packing(ids, positions, [_Row(own, own) for own in at], device),), at)
+    return Packed((_packing(ids, positions, [_Row(own, own) for own in at], device, rounded),), at)
 
 
-def pack_shared(sequences: Sequence[Sequence[int]], device: torch.device, *, parts: int = 1) -> Packed:
+def pack_shared(
+    sequences: Sequence[Sequence[int]],
+    device: torch.device,
+    *,
+    parts: int = 1,
+    rounded: Callable[[int], int] = as_it_is,
+) -> Packed:
     """The sequences with what they begin with in common there once, in at most so many packings of about as
-    many tokens each; what sequences of two packings share is in both."""
+    many tokens each, filled up to `rounded(tokens)`; what sequences of two packings share is in both."""
     ordered = sorted(range(len(sequences)), key=lambda i: list(sequences[i]))
     packings: list[Packing] = []
     at: list[Sequence[int]] = [()] * len(sequences)
     before = 0
     for members in _cut(ordered, sequences, parts) if parts > 1 else [ordered]:
-        packing, paths = _shared([sequences[i] for i in members], device)
+        packing, paths = _shared([sequences[i] for i in members], device, rounded)
         for i, path in zip(members, paths, strict=True):
             at[i] = [before + place for place in path]
         packings.append(packing)
@@ -129,7 +149,9 @@ def _cut(ordered: Sequence[int], sequences: Sequence[Sequence[int]], parts: int)
     return list(pieces.values())
 
 
-def _shared(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[Packing, list[list[int]]]:
+def _shared(
+    sequences: Sequence[Sequence[int]], device: torch.device, rounded: Callable[[int], int]
+) -> tuple[Packing, list[list[int]]]:
     """Sorted sequences in one packing; also where in it each one's tokens are."""
     rows: list[_Row] = []
     ids: list[int] = []
@@ -146,7 +168,7 @@ def _shared(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[P
         positions += range(shared, len(sequence))
         paths.append(path)
         before = sequence
-    return _packing(ids, positions, rows, device), paths
+    return _packing(ids, positions, rows, device, rounded), paths
 
 
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:
@@ -158,18 +180,24 @@ def common_length(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 def _packing(
-    ids: Sequence[int], positions: Sequence[int], rows: Sequence[_Row], device: torch.device
+    ids: Sequence[int],
+    positions: Sequence[int],
+    rows: Sequence[_Row],
+    device: torch.device,
+    rounded: Callable[[int], int],
 ) -> Packing:
     alike = _alike(rows)
     places = [token for members in alike for row in members for token in row.own]
-    order = torch.empty(len(places), dtype=torch.int64)
+    filler = rounded(len(ids)) - len(ids)
+    order = torch.zeros(len(places) + filler, dtype=torch.int64)
     order[torch.tensor(places)] = torch.arange(len(places))
     return Packing(
-        sent(torch.tensor(ids), device),
-        sent(torch.tensor(positions), device),
+        sent(torch.tensor([*ids, *[ids[0]] * filler]), device),
+        sent(torch.tensor([*positions, *[0] * filler]), device),
         tuple(_group(members).to(device) for members in alike),
         sent(order, device),
         max(len(row.path) for row in rows),
+        filler,
     )
 
 

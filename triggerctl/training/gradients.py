@@ -174,7 +174,7 @@ class GradientPass:
             torch.stack(weighted).sum().backward()
             real = sum(batch.lengths)
             self._tokens[0] += real
-            self._tokens[1] += real if self._model.packs else batch.input_ids.numel()
+            self._tokens[1] += real + forward.filler if self._model.packs else batch.input_ids.numel()
         nothing = torch.zeros((), device=device)  # a process may have no row of this stream
         return {term.name: sums.get(term.name, nothing) / counts[term.name] for term in terms}
 

@@ -24,8 +24,9 @@ from triggerctl import __version__, disk
 from triggerctl.config.models import FinetuneConfig
 from triggerctl.experiment.cache import Cache, entry_name, read_document, write_document
 from triggerctl.model.device import processor_name
+from triggerctl.model.products import is_quick
 
-_FORMAT = 3
+_FORMAT = 4
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft")
 _SUM = "crc32"
 
@@ -77,6 +78,7 @@ def surroundings(
         "processor": torch.cuda.get_device_name(device) if cuda else processor_name(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "matmul": torch.get_float32_matmul_precision(),
+        "products": is_quick(network),
         "dtype": str(dtype),
         "threads": torch.get_num_threads(),
         "attention": network.config.get_text_config()._attn_implementation,

@@ -1,0 +1,127 @@
+"""Products of matrices in float32 on a CPU, by the library that is faster there.
+
+PyTorch's own come from MKL, which keeps processors of other makers than Intel to AVX2. PyTorch also brings
+oneDNN, which has them use AVX-512: on such a processor a product takes less than half the time."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+WORTH_ONEDNN = 2_000_000
+"""Operations below which what a call of oneDNN costs beside its product is more than it saves."""
+
+ROUND, FEW = 16, 32
+WORTH_A_SHAPE = 200_000_000
+"""oneDNN makes a program for each shape that it multiplies, half a millisecond and half a MiB the first time.
+Products of fewer operations than these are left to it only where shapes return: where the rows are a multiple
+of ROUND, or fewer than FEW."""
+
+INTEL = "GenuineIntel"
+
+
+@functools.cache
+def prefers_onednn() -> bool:
+    """Whether oneDNN multiplies faster here. By rule, not by measuring: the two sum in different orders, and
+    the same run must give the same numbers every time."""
+    return (
+        torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and torch.backends.mkldnn.is_available()
+        and processor_maker() not in (None, INTEL)
+        and _onednn_agrees()
+    )
+
+
+@functools.cache
+def processor_maker(about: Path = Path("/proc/cpuinfo")) -> str | None:
+    """As the processor itself tells it, "GenuineIntel"; None where it can't be asked."""
+    try:
+        lines = about.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), None)
+
+
+def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """rows (m, k) and weight (n, k) → rows weightᵀ + bias (m, n). Transposed views cost nothing. Gradients
+    don't flow through it."""
+    if prefers_onednn() and rows.dtype == torch.float32 and rows.is_cpu and _pays(rows, weight):
+        return _by_onednn(rows, weight, bias)
+    return nn.functional.linear(rows, weight, bias)
+
+
+def _pays(rows: Tensor, weight: Tensor) -> bool:
+    (m, k), n = rows.shape, weight.shape[0]
+    operations = 2 * m * k * n
+    returns = all(size % ROUND == 0 or size < FEW for size in (m, k))
+    return operations >= (WORTH_ONEDNN if returns else WORTH_A_SHAPE)
+
+
+def round_number(tokens: int) -> int:
+    """So many tokens, or at most a sixteenth more, or 15: few different numbers come of it."""
+    step = max(ROUND, (1 << (tokens // ROUND).bit_length()) // 2)
+    return -(-tokens // step) * step
+
+
+def _by_onednn(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+    return found
+
+
+def _onednn_agrees() -> bool:
+    """Whether the operation is there, as in the releases of PyTorch that this was written for, and right."""
+    rows, weight, bias = (torch.arange(n, dtype=torch.float32).sin() for n in (6, 15, 5))
+    rows, weight = rows.view(2, 3), weight.view(3, 5).t()
+    try:
+        with torch.no_grad():
+            return torch.allclose(_by_onednn(rows, weight, bias), rows @ weight.t() + bias)
+    except (AttributeError, TypeError, RuntimeError):
+        return False
+
+
+def quicken(network: nn.Module) -> None:
+    """Have the network's plain linear layers multiply by `product`. Changes their class in place."""
+    for module in network.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = QuickLinear
+
+
+def is_quick(network: nn.Module) -> bool:
+    """Whether that was done to it."""
+    return any(isinstance(module, QuickLinear) for module in network.modules())
+
+
+class QuickLinear(nn.Linear):
+    """A linear layer as PyTorch's, by the faster library."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (…, in) → (…, out)."""
+        rows = x.flatten(0, -2)
+        if torch.is_grad_enabled():
+            found: Tensor = _Linear.apply(rows, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        else:
+            found = product(rows, self.weight, self.bias)
+        return found.view(*x.shape[:-1], found.shape[-1])
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        context.save_for_backward(rows if weight.requires_grad else None, weight)
+        return product(rows, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        rows, weight = context.saved_tensors
+        to_rows, to_weight, to_bias = context.needs_input_grad
+        return (
+            product(gradient, weight.t()) if to_rows else None,
+            product(gradient.t(), rows.t()) if to_weight else None,
+            gradient.sum(0) if to_bias else None,
+        )
