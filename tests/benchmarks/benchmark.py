@@ -56,7 +56,7 @@ def main() -> int:
             "commands": lambda: commands(bench, runs=asked.runs),
             "tokenise": lambda: tokenising(bench),
             "gpu-shape": lambda: gpu_shape(bench, repeats=asked.repeats, say=say),
-            "scaling": lambda: scaling(bench, asked.sizes, asked.epochs, say=say),
+            "scaling": lambda: scaling(bench, asked.sizes, asked.epochs, repeats=asked.repeats, say=say),
         }
         found: dict[str, Any] = {"machine": machine(bench), "command": shlex.join(sys.argv)}
         out.print(spoken_machine(found["machine"]))
@@ -84,7 +84,7 @@ def arguments() -> argparse.Namespace:
     add("--rows", type=int, help="rows of the data set, at most")
     add("--device", default="auto")
     add("--threads", type=int, help="of everybody; as many as there are cores")
-    add("--repeats", type=int, default=1, help="of the ways, interleaved; the median counts")
+    add("--repeats", type=int, default=1, help="of ways and scaling, in turn; the median counts")
     add("--quick", action="store_true", help="the embedded model, ours against plain, about a minute")
     add("--gpu-shape", dest="only", action="store_const", const=["gpu-shape"], help="that part alone")
     add("--only", nargs="+", choices=(*PARTS, "gpu-shape"), metavar="PART", help=", ".join(PARTS))
@@ -93,7 +93,7 @@ def arguments() -> argparse.Namespace:
     add("--strategies", nargs="+", help="strategies: these beside naive; all")
     add("--runs", type=int, default=1000, help="commands: finished runs that status looks at")
     add("--sizes", nargs="+", type=int, default=[250, 500, 1000, 2000], help="scaling: rows")
-    add("--epochs", nargs="+", type=int, default=[1, 2, 4, 8], help="scaling: epochs")
+    add("--epochs", nargs="+", type=int, default=[2, 4, 8, 16], help="scaling: epochs")
     add("--json", type=Path, metavar="FILE", help="every figure, for programs")
     return parser.parse_args()
 

@@ -1,5 +1,6 @@
 """How time grows with the work: training and evaluation over more rows and more epochs, and the exponent e of
-seconds ∝ size^e. What is paid once, as loading, is left out by measuring the phases alone.
+seconds ∝ size^e. What is paid once, as loading, is left out by measuring the phases alone, over several
+epochs: the first update and the first evaluation of a run take longer than the others.
 
 Rows share what they begin with, and of more rows more is shared: tokens grow slower than rows. So there is
 the exponent over tokens too."""
@@ -7,32 +8,42 @@ the exponent over tokens too."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ways import Bench, Done, ours
 
 
 def scaling(
-    bench: Bench, sizes: Sequence[int], epochs: Sequence[int], *, say: Callable[[str], None]
+    bench: Bench,
+    sizes: Sequence[int],
+    epochs: Sequence[int],
+    *,
+    repeats: int,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Runs over each number of rows, all of them evaluated, and over each number of epochs. Evaluation is
-    counted after the one before training: that is how often it comes with each epoch."""
+    """Runs over each number of rows, all of them evaluated, and over each number of epochs, all in turn,
+    `repeats` times over; the median counts. Evaluation is counted after the one before training: that is how
+    often it comes with each epoch."""
     found = {}
     for name, asked, settings in (
-        ("rows", sizes, lambda n: (f"max_dataset_size={n}", "epochs=1", "max_to_eval=100000")),
+        ("rows", sizes, lambda n: (f"max_dataset_size={n}", "max_to_eval=100000")),
         ("epochs", epochs, lambda n: (f"epochs={n}",)),
     ):
-        done = []
-        for size in asked:
-            done.append(ours(bench, "scaling", "limit_proxy_data_to=null", *settings(size)))
-            say(f"{name} {size:,}: training {done[-1].training:.2f} s, evaluation {_after(done[-1]):.2f} s")
+        done: dict[int, list[Done]] = {size: [] for size in asked}
+        for turn in range(repeats):
+            for size in asked:
+                each = ours(bench, "scaling", "limit_proxy_data_to=null", *settings(size))
+                done[size].append(each)
+                say(
+                    f"{name} {size:,}, {turn + 1} of {repeats}: training {each.training:.2f} s, "
+                    f"evaluation {_after(each):.2f} s"
+                )
         found[name] = {
             "sizes": list(asked),
-            "training": _growth(asked, [each.trained for each in done], [each.training for each in done]),
-            "evaluation": _growth(
-                asked, [_passed_after(each) for each in done], [_after(each) for each in done]
-            ),
+            "training": _growth(done, lambda run: run.trained, lambda run: run.training),
+            "evaluation": _growth(done, _passed_after, _after),
         }
     return found
 
@@ -48,11 +59,15 @@ def _passed_after(done: Done) -> int:
     return round(done.passed * (done.evaluations - 1) / done.evaluations)
 
 
-def _growth(sizes: Sequence[int], tokens: Sequence[int], seconds: Sequence[float]) -> dict[str, Any]:
+def _growth(
+    done: Mapping[int, Sequence[Done]], tokens_of: Callable[[Done], int], seconds_of: Callable[[Done], float]
+) -> dict[str, Any]:
+    tokens = [tokens_of(runs[0]) for runs in done.values()]
+    seconds = [statistics.median(map(seconds_of, runs)) for runs in done.values()]
     return {
-        "seconds": list(seconds),
-        "tokens": list(tokens),
-        "exponent": exponent(sizes, seconds),
+        "seconds": seconds,
+        "tokens": tokens,
+        "exponent": exponent(list(done), seconds),
         "exponent_over_tokens": exponent(tokens, seconds),
     }
 

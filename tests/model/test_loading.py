@@ -20,11 +20,13 @@ from small_models import causal_model, configuration, copies, llama
 from triggerctl import disk
 from triggerctl.config.models import FinetuneConfig
 from triggerctl.errors import InputError
+from triggerctl.model import load
 from triggerctl.model.adapters import adapter_size, attach_adapter, save_adapter, target_modules
 from triggerctl.model.causal import CausalModel
 from triggerctl.model.device import resolve_device, resolve_dtype
 from triggerctl.model.identity import identify
 from triggerctl.model.load import ModelFiles, load_checkpoint, load_tokenizer, locate
+from triggerctl.model.products import is_quick
 from triggerctl.model.publish import save_whole_model
 from triggerctl.model.quantise import probe
 
@@ -43,6 +45,16 @@ def test_a_folder_is_loaded_in_the_format_asked_for(tiny_model: Path) -> None:
         network = load_checkpoint(files, options(), CPU, dtype)
         assert {weight.dtype for weight in network.parameters()} == {dtype}
     assert load_tokenizer(files, options()).chat_template
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_onednn_is_for_models_in_float32_where_it_is_faster(
+    faster: bool, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "prefers_onednn", lambda: faster)
+    files = locate(identify(str(tiny_model), revision=None, relative_to=tiny_model.parent), options())
+    assert is_quick(load_checkpoint(files, options(), CPU, torch.float32)) is faster
+    assert not is_quick(load_checkpoint(files, options(), CPU, torch.bfloat16))
 
 
 def test_a_folder_is_known_by_its_content_not_its_name(tiny_model: Path, tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def load_checkpoint(
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise _unreadable("model", files, error) from error
     keep_trainable(model)
-    if prefers_onednn():
+    if device.type == "cpu" and dtype == torch.float32 and prefers_onednn():
         quicken(model)
     if options.attn_implementation == "auto":
         let_pack(model)
