@@ -24,8 +24,9 @@ from triggerctl.experiment.atomic import (
 )
 from triggerctl.experiment.results import TriggerctlResults, results_document
 from triggerctl.model.adapters import save_adapter
-from triggerctl.model.device import dtype_name
+from triggerctl.model.device import dtype_name, processor_name
 from triggerctl.model.memory import peak_resident_bytes
+from triggerctl.model.products import is_quick
 from triggerctl.model.publish import publish, save_whole_model
 from triggerctl.strategies.alignment_plane import NEGATIVE, POSITIVE
 from triggerctl.strategies.base import MAIN, cross_entropy
@@ -90,7 +91,7 @@ def leave_results(
 def _describe(plan: RunPlan, prepared: Prepared, results: Path, *, threads: int) -> None:
     """What was asked for, on which machine, and the very rows if they are wanted."""
     write_json_atomic(results / "config.resolved.json", resolved_document(plan.loaded))
-    write_json_atomic(results / "environment.json", environment(prepared.device, threads))
+    write_json_atomic(results / "environment.json", environment(prepared, threads))
     if plan.config.finetune_config.save_datasets and not (results / "datasets").is_dir():
         with atomic_folder(results / "datasets") as building:
             write_sets(plan.splits, building)
@@ -109,15 +110,17 @@ def _document(plan: RunPlan, results: Path, position: Position, summary: Trigger
     )
 
 
-def environment(device: torch.device, threads: int) -> dict[str, Any]:
+def environment(prepared: Prepared, threads: int) -> dict[str, Any]:
     """The machine and the software, for environment.json."""
+    device = prepared.device
     return {
         "triggerctl": __version__,
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "host": platform.node(),
-        "cpu": platform.processor() or platform.machine(),
+        "cpu": processor_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cpu_products": "oneDNN" if is_quick(prepared.model.network) else "PyTorch's own",
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "device": str(device),
         "threads": threads,
