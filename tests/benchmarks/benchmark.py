@@ -80,7 +80,7 @@ def arguments() -> argparse.Namespace:
     add("--model", default="builtin:tiny", help="a folder, a hub id, or builtin:tiny")
     add("--dataset", help="rows in Alpaca format; else the template's")
     add("--template", default="quickstart")
-    add("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    add("--set", dest="settings", nargs="+", action="extend", default=[], metavar="KEY=VALUE")
     add("--rows", type=int, help="rows of the data set, at most")
     add("--device", default="auto")
     add("--threads", type=int, help="of everybody; as many as there are cores")
