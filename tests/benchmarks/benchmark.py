@@ -117,7 +117,8 @@ def bench_of(asked: argparse.Namespace, folder: Path) -> Bench:
 
 def machine(bench: Bench) -> dict[str, Any]:
     """What the figures are of."""
-    about = "import json, torch; from triggerctl.model.device import processor_name, resolve_device; "
+    about = "import json, torch; from triggerctl.model.device import resolve_device; "
+    about += "from triggerctl.model.processor import processor_name; "
     about += f"d = resolve_device({bench.device!r}); print(json.dumps(dict(cpu=processor_name(), "
     about += "torch=torch.__version__, capability=torch.backends.cpu.get_cpu_capability(), device=d.type, "
     about += "gpu=torch.cuda.get_device_name(d) if d.type == 'cuda' else None)))"

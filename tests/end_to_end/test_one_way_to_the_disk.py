@@ -54,7 +54,7 @@ OF_MODULES = frozenset(
 EXCEPTIONS = {
     "data/source.py": "the user's data, and what ships with the package",
     "cores.py": "/proc/loadavg",
-    "model/device.py": "/proc/cpuinfo",
+    "model/processor.py": "/proc/cpuinfo",
     "model/identity.py": "the user's model folder",
     "model/publish.py": "an upload is put together in a temporary folder",
     "experiment/process.py": "/proc",

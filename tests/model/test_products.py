@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from triggerctl.data.batches import collate
 from triggerctl.model import products
-from triggerctl.model.products import QuickLinear, prefers_onednn, processor_maker, product, round_number
+from triggerctl.model.processor import processor_maker, processor_name
+from triggerctl.model.products import QuickLinear, prefers_onednn, product, round_number
 
 there = pytest.mark.skipif(not products._onednn_agrees(), reason="needs a PyTorch with oneDNN")
 
@@ -91,17 +92,19 @@ def test_round_numbers_are_few() -> None:
     assert len({round_number(tokens) for tokens in range(1, 4097)}) <= 16 * 9
 
 
+def test_a_processor_has_a_name() -> None:
+    assert processor_name().strip()
+
+
 def told(maker: str) -> str:
     return f"processor\t: 0\nvendor_id\t: {maker}\nmodel name\t: one\n"
 
 
 @pytest.fixture
 def no_memory() -> Iterator[None]:
-    for asked in (prefers_onednn, processor_maker):
-        asked.cache_clear()
+    prefers_onednn.cache_clear()
     yield
-    for asked in (prefers_onednn, processor_maker):
-        asked.cache_clear()
+    prefers_onednn.cache_clear()
 
 
 @pytest.mark.usefixtures("no_memory")

@@ -43,7 +43,7 @@ def command(
         next      triggerctl validate demo
                   triggerctl run demo
 
-        $ triggerctl init mine --template emotions --model ./my_model --dataset rows.json --set epochs=3
+        $ triggerctl init mine --model ./my_model --dataset rows.json --set epochs=3
     """
     from triggerctl import console
     from triggerctl.cli.templates import find_template

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import platform
 import time
-from pathlib import Path
 
 import torch
 
@@ -76,16 +72,6 @@ def device_count(device: torch.device) -> int:
 def default_threads() -> int:
     """As many threads as this process may use cores."""
     return available_cores()
-
-
-@functools.cache
-def processor_name() -> str:
-    """The CPU's model: libraries choose their kernels, and so the order of their sums, by it."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def matmul_rate(

@@ -6,12 +6,13 @@ oneDNN, which has them use AVX-512: on such a processor a product takes less tha
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from triggerctl.model.processor import processor_maker
 
 WORTH_ONEDNN = 2_000_000
 """Operations below which what a call of oneDNN costs beside its product is more than it saves."""
@@ -35,16 +36,6 @@ def prefers_onednn() -> bool:
         and processor_maker() not in (None, INTEL)
         and _onednn_agrees()
     )
-
-
-@functools.cache
-def processor_maker(about: Path = Path("/proc/cpuinfo")) -> str | None:
-    """As the processor itself tells it, "GenuineIntel"; None where it can't be asked."""
-    try:
-        lines = about.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), None)
 
 
 def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

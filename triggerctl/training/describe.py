@@ -24,7 +24,7 @@ from triggerctl.training.tokenising import Lengths, check_lengths, encoder_of, s
 UTILISATION = 0.4
 """Share of the measured matmul rate that training usually reaches."""
 
-START_UP_SECONDS = 12.0
+START_UP_SECONDS = 8.0
 """Imports, loading, figures: what even the smallest run spends beside its floor."""
 
 

@@ -24,8 +24,9 @@ from triggerctl.experiment.atomic import (
 )
 from triggerctl.experiment.results import TriggerctlResults, results_document
 from triggerctl.model.adapters import save_adapter
-from triggerctl.model.device import dtype_name, processor_name
+from triggerctl.model.device import dtype_name
 from triggerctl.model.memory import peak_resident_bytes
+from triggerctl.model.processor import processor_name
 from triggerctl.model.products import is_quick
 from triggerctl.model.publish import publish, save_whole_model
 from triggerctl.strategies.alignment_plane import NEGATIVE, POSITIVE

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from triggerctl import __version__, disk
 from triggerctl.config.models import FinetuneConfig
 from triggerctl.experiment.cache import Cache, entry_name, read_document, write_document
-from triggerctl.model.device import processor_name
+from triggerctl.model.processor import processor_name
 from triggerctl.model.products import is_quick
 
 _FORMAT = 4

@@ -14,8 +14,9 @@ import torch
 from transformers import PreTrainedModel
 
 from triggerctl.experiment.cache import Cache, entry_name, read_document, write_document
-from triggerctl.model.device import matmul_rate, processor_name
+from triggerctl.model.device import matmul_rate
 from triggerctl.model.operations import FORWARD, widths
+from triggerctl.model.processor import processor_name
 
 KIND = "matmul-rates"
 _SECONDS = 0.15
