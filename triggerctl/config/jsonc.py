@@ -57,11 +57,13 @@ def read(path: Path) -> Document:
     try:
         raw = disk.read_bytes(path)
     except FileNotFoundError as error:
-        raise InputError("there is no such file", where=str(path)) from error
+        raise InputError("there is no such file", where=str(path), mend="correct the path") from error
     except IsADirectoryError as error:
-        raise InputError("this is a folder, not a file", where=str(path)) from error
+        raise InputError("this is a folder, not a file", where=str(path), mend="name a file in it") from error
     except OSError as error:
-        raise InputError("the file cannot be read", where=str(path), why=error.strerror) from error
+        raise InputError(
+            "the file cannot be read", where=str(path), why=error.strerror, mend="give it a reader's rights"
+        ) from error
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -98,7 +98,11 @@ class _Source:
 
 def _load(values: object, source: _Source) -> LoadedConfig:
     if not isinstance(values, Mapping):
-        raise InputError("a configuration is an object, { … }", where=source.where(()))
+        raise InputError(
+            "a configuration is an object, { … }",
+            where=source.where(()),
+            mend="triggerctl init my_exp makes one to begin with",
+        )
     merged = apply_overrides(values, source.overrides)
     legacy = _legacy_keys(merged)
     given = without(merged, legacy)

@@ -29,6 +29,7 @@ _BUILTIN = "builtin:"
 _PROBLEMS_SHOWN = 5
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _SHAPE = "every row is an object with the texts instruction, input and output (input may be empty)"
+_MEND = "mend the row, or leave it out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,22 +225,24 @@ def _loads(text: str, name: str, line: int = 1) -> Any:
             mend="fetch or write the file again" if cut else "mend that place",
         ) from None
     except RecursionError:
-        raise InputError("the data set is nested too deeply", where=name, why=_SHAPE) from None
+        raise InputError("the data set is nested too deeply", where=name, why=_SHAPE, mend=_MEND) from None
     except ValueError:  # Python's limit of digits
-        raise InputError("a number in the data set is too long", where=name, why=_SHAPE) from None
+        raise InputError("a number in the data set is too long", where=name, why=_SHAPE, mend=_MEND) from None
 
 
 def _row_problem(item: Any, where: str) -> Problem | None:
     if not isinstance(item, dict):
-        return Problem(f"a row is {_kind(item)}, not an object", where, _SHAPE)
+        return Problem(f"a row is {_kind(item)}, not an object", where, _SHAPE, _MEND)
     for field in FIELDS:
         if field not in item:
-            return Problem(f"a row has no {field}", f"{where}, field {field}", _SHAPE)
+            return Problem(f"a row has no {field}", f"{where}, field {field}", _SHAPE, _MEND)
         value = item[field]
         if not isinstance(value, str):
-            return Problem(f"{field} is {_kind(value)}, not text", f"{where}, field {field}", _SHAPE)
+            return Problem(f"{field} is {_kind(value)}, not text", f"{where}, field {field}", _SHAPE, _MEND)
         if not value.isascii() and _HALF_CHARACTER.search(value):
-            return Problem(f"{field} holds half a character", f"{where}, field {field}", "a lone surrogate")
+            return Problem(
+                f"{field} holds half a character", f"{where}, field {field}", "a lone surrogate", _MEND
+            )
     return None
 
 

@@ -106,7 +106,9 @@ class LocalLauncher:
             while not wait([worker.connection], TICK_SECONDS):
                 if stop.is_set():
                     worker.process.kill()  # it has begun nothing that would have to be ended well
-                    raise InterruptedRunError("stopped before any run began")
+                    raise InterruptedRunError(
+                        "stopped before any run began", mend="the same command begins again"
+                    )
             answer = worker.receive()
             if isinstance(answer, Checked):
                 break

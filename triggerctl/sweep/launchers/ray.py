@@ -99,7 +99,9 @@ class RayLauncher:
         while not ray.wait([task], timeout=TICK_SECONDS)[0]:
             if stop.is_set():
                 ray.cancel(task)
-                raise InterruptedRunError("stopped before any run began")
+                raise InterruptedRunError(
+                    "stopped before any run began", mend="the same command begins again"
+                )
         try:
             answer: Checked = pickle.loads(ray.get(task))
         except ray.exceptions.RayError as error:

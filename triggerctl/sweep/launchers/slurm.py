@@ -97,7 +97,9 @@ class SlurmLauncher:
         if not stop.is_set():
             found = check_cells(checked, replace(settings, device="cpu"))
         if stop.is_set():
-            raise InterruptedRunError("stopped before any job was submitted")
+            raise InterruptedRunError(
+                "stopped before any job was submitted", mend="the same command begins again"
+            )
         return Checked(problems=found.problems, kind="cuda") if for_gpu else found
 
     def launch(
