@@ -10,13 +10,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_models import causal_model, configuration, llama, rows
+from small_models import causal_model, configuration, llama, mistral, rows
+from test_causal_models import network_of
 from torch import Tensor, nn
 
 from triggerctl.data.batches import collate
 from triggerctl.model import products
 from triggerctl.model.processor import processor_maker, processor_name
-from triggerctl.model.products import QuickLinear, prefers_onednn, product, round_number
+from triggerctl.model.products import QuickLinear, is_quick, prefers_onednn, product, round_number
+from triggerctl.model.threads import threads
+from triggerctl.training.scoring import Request, score
 
 there = pytest.mark.skipif(not products._onednn_agrees(), reason="needs a PyTorch with oneDNN")
 
@@ -92,8 +95,11 @@ def test_round_numbers_are_few() -> None:
     assert len({round_number(tokens) for tokens in range(1, 4097)}) <= 16 * 9
 
 
-def test_a_processor_has_a_name() -> None:
-    assert processor_name().strip()
+def test_a_processor_says_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text(told("AuthenticAMD"))
+    assert processor_name(tmp_path / "cpuinfo") == "one"
+    assert processor_maker(tmp_path / "cpuinfo") == "AuthenticAMD"
+    assert processor_maker(tmp_path / "nothing") is None
 
 
 def told(maker: str) -> str:
@@ -127,6 +133,7 @@ def test_onednn_is_for_wide_processors_of_others_than_intel(
     assert found == maker
     monkeypatch.setattr(products, "processor_maker", lambda: found)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     monkeypatch.setattr(products, "_onednn_agrees", lambda: True)
     assert prefers_onednn() is expected
@@ -141,6 +148,13 @@ def test_a_pytorch_without_the_operation_multiplies_as_ever(monkeypatch: pytest.
     assert not products._onednn_agrees()
     monkeypatch.setattr(products, "_by_onednn", lambda rows, *_: rows)
     assert not products._onednn_agrees()
+
+
+def test_a_vector_is_multiplied_too() -> None:
+    layer = nn.Linear(5, 3).double()
+    expected = layer(drawn(5).double())
+    layer.__class__ = QuickLinear
+    torch.testing.assert_close(layer(drawn(5).double()), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("trained", [("weight", "bias"), ("bias",), ()], ids=["all", "bias", "none"])
@@ -161,6 +175,52 @@ def test_gradients_of_a_quick_layer_are_a_plain_ones(trained: tuple[str, ...], b
     torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(7, 3), (3, 7)], ids=["wide", "narrow"])
+def test_the_gradient_of_weights_is_the_same_whichever_is_turned(shape: tuple[int, int]) -> None:
+    gradient, given_ = (drawn(4, n, seed=n).double() for n in shape)
+    torch.testing.assert_close(products._over_rows(gradient, given_), gradient.T @ given_)
+
+
+@pytest.mark.parametrize("kind", ["llama", "windows"])
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_filler_changes_nothing_that_is_said_of_rows(kind: str, lanes: int) -> None:
+    """In float64, where products are PyTorch's own, but rows are filled up as in a quick model."""
+    found = []
+    members = rows((60, 90, 61, 1, 170), seed=1)
+    for filled in (False, True):
+        network = llama() if kind == "llama" else mistral()
+        if filled:
+            products.quicken(network)
+        model = causal_model(network, configuration("naive").finetune_config)
+        assert model.packs
+        asked = [
+            Request(row.input_ids, range(0, len(row.input_ids) - 1)) for row in members if row.input_ids[1:]
+        ]
+        with model.evaluating(), model.threads_for(192 * lanes), threads(1):
+            model._lanes = lanes
+            batch = collate(members, pad_id=0)
+            cache = model.prefilled([row.input_ids for row in members if len(row.input_ids) > 1])
+            assert cache is not None
+            scored = score(
+                model, asked, pad_id=0, tokens_per_batch=300, rows_per_batch=None, progress=lambda _: None
+            )
+            said = [model.states(batch), *model.layers(batch), *(layer[0] for layer in cache)]
+            with model.base():
+                said.append(model.states(batch))
+        assert bool(model.filler) is filled
+        assert (scored.padded > scored.passed) is filled
+        said.append(torch.tensor([each for answer in scored.answers for each in answer.liked]))
+        found.append(said)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-9)
+
+
+def test_models_with_linear_layers_in_their_head_alone_are_not_filled_up() -> None:
+    network = network_of("gpt2")
+    products.quicken(network)
+    assert isinstance(network.lm_head, QuickLinear)
+    assert not is_quick(network)
+
+
 @there
 @pytest.mark.parametrize("is_peft", [True, False], ids=["lora", "full"])
 def test_a_quickened_model_says_and_learns_the_same(is_peft: bool, by_onednn: list[tuple[int, ...]]) -> None:
@@ -173,7 +233,7 @@ def test_a_quickened_model_says_and_learns_the_same(is_peft: bool, by_onednn: li
         by_onednn.clear()
         passed = model.passed(collate(rows((4, 9, 6, 1, 17), seed=1), pad_id=0))
         # Filled up to a round number of tokens, which belong to no row.
-        assert (passed.filler, passed.states.shape[0] % products.ROUND) == ((11, 0) if quick else (0, 5))
+        assert (model.filler, passed.states.shape[0] % products.ROUND) == ((11, 0) if quick else (0, 5))
         logits = model.logits(passed.at_places())
         logits.square().sum().backward()
         assert bool(by_onednn) is (quick or is_peft)

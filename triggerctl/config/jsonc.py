@@ -61,9 +61,10 @@ def read(path: Path) -> Document:
     except IsADirectoryError as error:
         raise InputError("this is a folder, not a file", where=str(path), mend="name a file in it") from error
     except OSError as error:
-        raise InputError(
-            "the file cannot be read", where=str(path), why=error.strerror, mend="give it a reader's rights"
-        ) from error
+        mend = (
+            "give yourself the right to read it" if isinstance(error, PermissionError) else "correct the path"
+        )
+        raise InputError("the file cannot be read", where=str(path), why=error.strerror, mend=mend) from error
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

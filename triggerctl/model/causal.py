@@ -30,13 +30,11 @@ from triggerctl.model.traits import draws, keeps_state, logit_rule
 @dataclass(frozen=True, slots=True)
 class Passed:
     """What a model said of a batch. states: (tokens, hidden), what the head works on; at: (places,) int64,
-    which of them each place of the batch has; shares: whether several places may have the same; filler: how
-    many tokens went through the model for none of them, where rows went end to end."""
+    which of them each place of the batch has; shares: whether several places may have the same."""
 
     states: Tensor
     at: Tensor
     shares: bool
-    filler: int = 0
 
     def at_places(self) -> Tensor:
         """(places, hidden)."""
@@ -46,12 +44,12 @@ class Passed:
 class CausalModel:
     """`network` is the transformers model (LoRA layers, if any, sit inside it), `adapter` peft's view of it
     or None under full fine-tuning. `was_merged`: the adapter was merged into the base weights and taken out
-    again, which leaves them changed by rounding."""
+    again, which leaves them changed by rounding. `filler`: tokens it was given with batches, of no row."""
 
     def __init__(self, network: PreTrainedModel, adapter: PeftModel | None) -> None:
         self.network = network
         self.adapter = adapter
-        self.was_merged = False
+        self.was_merged, self.filler = False, 0
         self._decoder = network.base_model
         self._output: nn.Module | None = network.get_output_embeddings()
         self._finish = logit_rule(network)
@@ -118,8 +116,7 @@ class CausalModel:
             states = batch.at_places(self.hidden(batch.input_ids))
             return Passed(states, torch.arange(states.shape[0], device=states.device), shares=False)
         packed = self._pack(batch, parts=self._parts(batch.rows))
-        states, at = self.packed(packed), self._places(packed)
-        return Passed(states, at, shares=self._shares(), filler=packed.filler)
+        return Passed(self.packed(packed), self._places(packed), shares=self._shares())
 
     def packed(self, packed: Packed) -> Tensor:
         """What the head works on at every token of the packings: (tokens, hidden). Only where the model
@@ -143,8 +140,7 @@ class CausalModel:
 
     def pack_shared(self, sequences: Sequence[Sequence[int]]) -> Packed:
         """The sequences for `packed`, what they begin with in common there once."""
-        parts = self._parts(sequences)
-        return pack_shared(sequences, self.device, parts=parts, rounded=self._rounded)
+        return pack_shared(sequences, self.device, parts=self._parts(sequences), rounded=self._rounded)
 
     @contextlib.contextmanager
     def threads_for(self, tokens: float) -> Iterator[None]:
@@ -191,8 +187,11 @@ class CausalModel:
 
     def _pack(self, batch: Batch, *, parts: int) -> Packed:
         if self._shares():
-            return pack_shared(batch.rows, self.device, parts=parts, rounded=self._rounded)
-        return pack(batch.rows, self.device, rounded=self._rounded)
+            packed = pack_shared(batch.rows, self.device, parts=parts, rounded=self._rounded)
+        else:
+            packed = pack(batch.rows, self.device, rounded=self._rounded)
+        self.filler += packed.filler
+        return packed
 
     def _through_the_layers(self, packed: Packed, *, every_layer: bool = False) -> tuple[Tensor, ...]:
         passes = [

@@ -11,9 +11,9 @@ ABOUT = Path("/proc/cpuinfo")
 
 
 @functools.cache
-def processor_name() -> str:
+def processor_name(about: Path = ABOUT) -> str:
     """The CPU's model."""
-    return _told("model name", ABOUT) or platform.processor() or platform.machine()
+    return _told("model name", about) or platform.processor() or platform.machine()
 
 
 def processor_maker(about: Path = ABOUT) -> str | None:

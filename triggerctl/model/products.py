@@ -6,11 +6,13 @@ oneDNN, which has them use AVX-512: on such a processor a product takes less tha
 from __future__ import annotations
 
 import functools
+import os
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from transformers import PreTrainedModel
 
 from triggerctl.model.processor import processor_maker
 
@@ -25,6 +27,9 @@ of ROUND, or fewer than FEW."""
 
 INTEL = "GenuineIntel"
 
+LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+"""Variables by which oneDNN is kept from a processor's best instructions, and sums in other orders."""
+
 
 @functools.cache
 def prefers_onednn() -> bool:
@@ -32,15 +37,22 @@ def prefers_onednn() -> bool:
     the same run must give the same numbers every time."""
     return (
         torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and torch.backends.mkl.is_available()
         and torch.backends.mkldnn.is_available()
         and processor_maker() not in (None, INTEL)
         and _onednn_agrees()
     )
 
 
+def library() -> str:
+    """Whose products in float32 are here, and what holds them back."""
+    limits = [f"{name}={os.environ[name]}" for name in LIMITS if name in os.environ]
+    return " ".join(["oneDNN", *limits]) if prefers_onednn() else "PyTorch's own"
+
+
 def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """rows (m, k) and weight (n, k) → rows weightᵀ + bias (m, n). Transposed views cost nothing. Gradients
-    don't flow through it."""
+    """rows (m, k) and weight (n, k) → rows weightᵀ + bias (m, n). A transposed view as `weight` costs
+    nothing; as `rows` it is copied. Gradients don't flow through it."""
     if prefers_onednn() and rows.dtype == torch.float32 and rows.is_cpu and _pays(rows, weight):
         return _by_onednn(rows, weight, bias)
     return nn.functional.linear(rows, weight, bias)
@@ -82,9 +94,9 @@ def quicken(network: nn.Module) -> None:
             module.__class__ = QuickLinear
 
 
-def is_quick(network: nn.Module) -> bool:
-    """Whether that was done to it."""
-    return any(isinstance(module, QuickLinear) for module in network.modules())
+def is_quick(network: PreTrainedModel) -> bool:
+    """Whether that was done to its layers: some models have linear ones in their head alone."""
+    return any(isinstance(module, QuickLinear) for module in network.base_model.modules())
 
 
 class QuickLinear(nn.Linear):
@@ -92,7 +104,7 @@ class QuickLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (…, in) → (…, out)."""
-        rows = x.flatten(0, -2)
+        rows = x.reshape(-1, x.shape[-1])
         if torch.is_grad_enabled():
             found: Tensor = _Linear.apply(rows, self.weight, self.bias)  # type: ignore[no-untyped-call]
         else:
@@ -113,6 +125,13 @@ class _Linear(torch.autograd.Function):
         to_rows, to_weight, to_bias = context.needs_input_grad
         return (
             product(gradient, weight.t()) if to_rows else None,
-            product(gradient.t(), rows.t()) if to_weight else None,
+            _over_rows(gradient, rows) if to_weight else None,
             gradient.sum(0) if to_bias else None,
         )
+
+
+def _over_rows(gradient: Tensor, rows: Tensor) -> Tensor:
+    """gradient (m, n) and rows (m, k) → gradientᵀ rows (n, k); the narrower of them is copied."""
+    if gradient.shape[1] <= rows.shape[1]:
+        return product(gradient.t(), rows.t())
+    return product(rows.t(), gradient.t()).t()

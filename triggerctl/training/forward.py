@@ -58,11 +58,6 @@ class ModelForward:
         return self._base.hidden_states(self._rows)
 
     @property
-    def filler(self) -> int:
-        """Tokens that went through the model for none of the rows."""
-        return 0 if self._found is None else self._found.filler
-
-    @property
     def _base(self) -> BaseReference:
         if self._reference is None:
             raise RuntimeError("a term that reads the base must say so with needs_base")

@@ -66,7 +66,7 @@ def _base_needs(phase: Phase, stream: str) -> frozenset[Base]:
 class UpdateGradients:
     """What one update's rows gave. `groups`: the gradient of each group of terms; `terms`: each term before
     weighting; `loss`: the weighted sum of those of the group LOSS, None where all of them sit out; `trained`
-    and `padded`: tokens without and with padding."""
+    and `padded`: tokens of all rows, without and with what pads them or fills up."""
 
     groups: dict[str, Tensors]
     terms: dict[str, float]
@@ -163,7 +163,7 @@ class GradientPass:
             )
         sums: dict[str, Tensor] = {}
         for each, batch in zip(indices, batches, strict=True):
-            there = batch.to(self._model.device)
+            there, filler_before = batch.to(self._model.device), self._model.filler
             forward = ModelForward(self._model, there, each, self._data.references.get(stream))
             weighted = []
             for term in terms:
@@ -174,7 +174,8 @@ class GradientPass:
             torch.stack(weighted).sum().backward()
             real = sum(batch.lengths)
             self._tokens[0] += real
-            self._tokens[1] += real + forward.filler if self._model.packs else batch.input_ids.numel()
+            filled = real + self._model.filler - filler_before
+            self._tokens[1] += filled if self._model.packs else batch.input_ids.numel()
         nothing = torch.zeros((), device=device)  # a process may have no row of this stream
         return {term.name: sums.get(term.name, nothing) / counts[term.name] for term in terms}
 

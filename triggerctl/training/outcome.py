@@ -27,7 +27,7 @@ from triggerctl.model.adapters import save_adapter
 from triggerctl.model.device import dtype_name
 from triggerctl.model.memory import peak_resident_bytes
 from triggerctl.model.processor import processor_name
-from triggerctl.model.products import is_quick
+from triggerctl.model.products import library
 from triggerctl.model.publish import publish, save_whole_model
 from triggerctl.strategies.alignment_plane import NEGATIVE, POSITIVE
 from triggerctl.strategies.base import MAIN, cross_entropy
@@ -121,7 +121,7 @@ def environment(prepared: Prepared, threads: int) -> dict[str, Any]:
         "host": platform.node(),
         "cpu": processor_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "cpu_products": "oneDNN" if is_quick(prepared.model.network) else "PyTorch's own",
+        "cpu_products": library(),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "device": str(device),
         "threads": threads,

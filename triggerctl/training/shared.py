@@ -24,7 +24,7 @@ from triggerctl import __version__, disk
 from triggerctl.config.models import FinetuneConfig
 from triggerctl.experiment.cache import Cache, entry_name, read_document, write_document
 from triggerctl.model.processor import processor_name
-from triggerctl.model.products import is_quick
+from triggerctl.model.products import library
 
 _FORMAT = 4
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft")
@@ -78,7 +78,7 @@ def surroundings(
         "processor": torch.cuda.get_device_name(device) if cuda else processor_name(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "matmul": torch.get_float32_matmul_precision(),
-        "products": is_quick(network),
+        "products": library(),
         "dtype": str(dtype),
         "threads": torch.get_num_threads(),
         "attention": network.config.get_text_config()._attn_implementation,

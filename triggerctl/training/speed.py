@@ -17,6 +17,7 @@ from triggerctl.experiment.cache import Cache, entry_name, read_document, write_
 from triggerctl.model.device import matmul_rate
 from triggerctl.model.operations import FORWARD, widths
 from triggerctl.model.processor import processor_name
+from triggerctl.model.products import library
 
 KIND = "matmul-rates"
 _SECONDS = 0.15
@@ -94,6 +95,7 @@ def _entry(device: torch.device, dtype: torch.dtype, hidden: int, intermediate: 
         "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
         "device": device.type,
         "dtype": str(dtype),
+        "products": library(),
         "threads": torch.get_num_threads(),
         "shape": [_rows(device), hidden, intermediate],
     }

@@ -12,7 +12,8 @@ from triggerctl.sweep.launchers.signals import hear
 STOP_SIGNALS = ("SIGINT", "SIGTERM")
 """Ray cancels a task that runs by the first, and ends a worker by the second."""
 
-CARRIED = ("TRIGGERCTL_", "HF_", "TRANSFORMERS_", "WANDB_", "OMP_", "MKL_", "KMP_", "TOKENIZERS_")
+COMPUTING = ("OMP_", "GOMP_", "KMP_", "MKL_", "ONEDNN_", "DNNL_", "ATEN_", "THP_")
+CARRIED = ("TRIGGERCTL_", "HF_", "TRANSFORMERS_", "WANDB_", "TOKENIZERS_", *COMPUTING)
 """What the variables begin with that a run is to have as they are where the sweep was started."""
 
 
