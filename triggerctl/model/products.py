@@ -22,8 +22,8 @@ WORTH_ONEDNN = 2_000_000
 ROUND, FEW = 16, 32
 WORTH_A_SHAPE = 200_000_000
 """oneDNN makes a program for each shape that it multiplies, half a millisecond and half a MiB the first time.
-Products of fewer operations than these are left to it only where shapes return: where the rows are a multiple
-of ROUND, or fewer than FEW."""
+Products of fewer operations than these are left to it only where shapes return: where the rows, and what is
+summed over, are a multiple of ROUND, or fewer than FEW."""
 
 INTEL = "GenuineIntel"
 

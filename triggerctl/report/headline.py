@@ -9,7 +9,7 @@ chance alone could have done.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import fsum
+from statistics import fmean
 
 from triggerctl.report.comparisons import Comparison
 from triggerctl.report.groups import named_group, namesake
@@ -107,7 +107,7 @@ def _against(best: Group, baseline: Group, leak_set: str, found: Comparison | No
         and (theirs := others[run.seed].rate(leak_set)) is not None
     ]
     if leaks:
-        ours, theirs = (fsum(pair[i] for pair in leaks) / len(leaks) for i in (0, 1))
+        ours, theirs = (fmean(pair[i] for pair in leaks) for i in (0, 1))
         over = _seeds(len(leaks)) + _agreement(leaks)
     else:
         ours, theirs = best.mean(leak_set) or 0.0, baseline.mean(leak_set) or 0.0

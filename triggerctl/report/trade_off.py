@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import fsum
+from statistics import fmean
 
 import plotly.graph_objects as go
 
@@ -128,7 +128,7 @@ def _mark(scene: Scene, group: Group, leak_set: str) -> _Mark | None:
     )
     if not seeds:
         return None
-    leak, habit = (fsum(seed[i] for seed in seeds) / len(seeds) for i in (1, 2))
+    leak, habit = (fmean(seed[i] for seed in seeds) for i in (1, 2))
     return _Mark(
         group,
         scene.looks[group.label],
