@@ -4,6 +4,7 @@ pytest tests/training/test_parallel.py"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import pickle
@@ -100,7 +101,11 @@ def _weights_apart(one: Path, two: Path) -> float:
 
 def followers() -> list[psutil.Process]:
     """The further processes of this one's run: their parent is the server that forks them."""
-    return [process for child in psutil.Process().children() for process in child.children()]
+    found: list[psutil.Process] = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # It ended meanwhile.
+            found += child.children()
+    return found
 
 
 def losses(results: Path) -> list[float]:
