@@ -63,17 +63,14 @@ def collate(rows: Sequence[Encoded], pad_id: int) -> Batch:
     """The rows as one batch on the CPU. All masks come from the rows' lengths, none from `pad_id`, which may
     be the end token."""
     width = max(len(row.input_ids) for row in rows)
-    input_ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
-    attention_mask = torch.zeros((len(rows), width), dtype=torch.int64)
-    loss_mask = torch.zeros((len(rows), width), dtype=torch.bool)
-    answer_mask = torch.zeros((len(rows), width), dtype=torch.bool)
-    for i, row in enumerate(rows):
-        length = len(row.input_ids)
-        input_ids[i, :length] = torch.tensor(row.input_ids)
-        attention_mask[i, :length] = 1
-        loss_mask[i, row.loss_start : length] = True
-        # Nothing predicts a first token, be it an answer's.
-        answer_mask[i, max(1, row.prompt_length) : length] = True
+    input_ids = torch.tensor([(*row.input_ids, *(pad_id,) * (width - len(row.input_ids))) for row in rows])
+    # Nothing predicts a first token, be it an answer's.
+    bounds = [(len(row.input_ids), row.loss_start, max(1, row.prompt_length)) for row in rows]
+    length, loss_start, answer_start = torch.tensor(bounds).unsqueeze(-1).unbind(1)
+    place = torch.arange(width)
+    real = place < length
+    attention_mask = real.to(torch.int64)
+    loss_mask, answer_mask = real & (place >= loss_start), real & (place >= answer_start)
     attended = attention_mask.flatten().nonzero().squeeze(1)
     return Batch(
         input_ids,

@@ -18,6 +18,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from triggerctl.data.batches import Batch
 from triggerctl.model.adapters import stack_adapter
+from triggerctl.model.fused_llama import FusedLlama
 from triggerctl.model.operations import FORWARD, product_operations, widths
 from triggerctl.model.packed_attention import heeds_packing, packed_keys_and_values, packed_states
 from triggerctl.model.packing import Packed, as_it_is, pack, pack_shared, sent
@@ -55,10 +56,11 @@ class CausalModel:
         self._finish = logit_rule(network)
         self.splits = self._head_can_stand_alone()
         self.packs = self.splits and heeds_packing(network)
+        self._fused = FusedLlama.of(network) if self.packs else None
         self._draws = draws(network)
         self._checkpoints = any(getattr(m, "gradient_checkpointing", False) for m in network.modules())
         self._keeps_state = keeps_state(network)
-        self._rounded = round_number if is_quick(network) else as_it_is
+        self.rounded = round_number if is_quick(network) else as_it_is
         self._lanes = 1
         self._given_threads: int | None = None
         # A walk through all modules takes as long as a small model's layer.
@@ -129,7 +131,7 @@ class CausalModel:
         model can't, or a prompt has no more than that one token."""
         if not self.packs or min(map(len, prompts)) < 2:
             return None
-        packed = pack_shared([prompt[:-1] for prompt in prompts], self.device, rounded=self._rounded)
+        packed = pack_shared([prompt[:-1] for prompt in prompts], self.device, rounded=self.rounded)
         width = max(map(len, packed.at))
         places = sent(torch.tensor([[0] * (width - len(at)) + list(at) for at in packed.at]), self.device)
         cache = DynamicCache()
@@ -140,7 +142,7 @@ class CausalModel:
 
     def pack_shared(self, sequences: Sequence[Sequence[int]]) -> Packed:
         """The sequences for `packed`, what they begin with in common there once."""
-        return pack_shared(sequences, self.device, parts=self._parts(sequences), rounded=self._rounded)
+        return pack_shared(sequences, self.device, parts=self._parts(sequences), rounded=self.rounded)
 
     @contextlib.contextmanager
     def threads_for(self, tokens: float) -> Iterator[None]:
@@ -187,18 +189,16 @@ class CausalModel:
 
     def _pack(self, batch: Batch, *, parts: int) -> Packed:
         if self._shares():
-            packed = pack_shared(batch.rows, self.device, parts=parts, rounded=self._rounded)
+            packed = pack_shared(batch.rows, self.device, parts=parts, rounded=self.rounded)
         else:
-            packed = pack(batch.rows, self.device, rounded=self._rounded)
+            packed = pack(batch.rows, self.device, rounded=self.rounded)
         self.filler += packed.filler
         return packed
 
     def _through_the_layers(self, packed: Packed, *, every_layer: bool = False) -> tuple[Tensor, ...]:
-        passes = [
-            partial(packed_states, self._decoder, packing, every_layer=every_layer)
-            for packing in packed.packings
-        ]
-        return side_by_side(passes, self._trained)
+        fused = None if self._fused is None or every_layer else self._fused.through()
+        through = fused or partial(packed_states, self._decoder, every_layer=every_layer)
+        return side_by_side([partial(through, packing) for packing in packed.packings], self._trained)
 
     def _places(self, packed: Packed) -> Tensor:
         return sent(torch.tensor([token for tokens in packed.at for token in tokens]), self.device)

@@ -13,15 +13,23 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from triggerctl.model.lora_matrix import Matrix, times, times_back, times_the_sum
 from triggerctl.model.peft_names import Linear, PeftModel
-from triggerctl.model.products import QuickLinear, product
+from triggerctl.model.products import QuickLinear, takes_onednn
+
+PLAIN = (nn.Linear, QuickLinear)
 
 
 def fuse(adapter: PeftModel) -> None:
     """Have the adapter's plain linear layers computed as told above. Changes their class in place."""
     for module in adapter.modules():
-        if type(module) is Linear and type(module.get_base_layer()) in (nn.Linear, QuickLinear):
+        if type(module) is Linear and type(module.get_base_layer()) in PLAIN:
             module.__class__ = FusedLinear
+
+
+def is_trained(*weights: Tensor | None) -> bool:
+    """Whether a gradient of one of them is wanted now."""
+    return torch.is_grad_enabled() and any(w is not None and w.requires_grad for w in weights)
 
 
 class FusedLinear(Linear):
@@ -29,8 +37,8 @@ class FusedLinear(Linear):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """x: (…, in) → (…, out)."""
-        name = self._plainly_active()
-        if name is None or args or kwargs:
+        name = None if args or kwargs else self._plainly_active()
+        if name is None:
             whole: Tensor = super().forward(x, *args, **kwargs)
             return whole
         weight, bias = self._base()
@@ -42,12 +50,18 @@ class FusedLinear(Linear):
         if torch.is_grad_enabled():
             fused: Tensor = _Fused.apply(x, weight, bias, a, b, scaling)  # type: ignore[no-untyped-call]
             return fused
-        rows, (out, width) = x.numel() // x.shape[-1], weight.shape
-        if rows * (out + width) > out * width:
-            merged = torch.addmm(weight, b, a, alpha=scaling)
-            return _unflattened(product(x.flatten(0, -2), merged, bias), x)
-        found, _ = _forward(x.flatten(0, -2), weight, bias, a, b, scaling)
-        return _unflattened(found, x)
+        matrix = Matrix(weight, bias, a, b, scaling)
+        return _unflattened(times_the_sum(x.flatten(0, -2), matrix, takes_onednn(x)), x)
+
+    def matrix(self) -> Matrix | None:
+        """What it multiplies by as it is, an adapter that is off left out; None where there is more in it."""
+        if self.disable_adapters and not self.merged:
+            weight, bias = self._base()
+            return None if is_trained(weight, bias) else Matrix(weight, bias, None, None, 1.0)
+        name = self._plainly_active()
+        return (
+            None if name is None else Matrix(*self._base(), *self._matrices(name), float(self.scaling[name]))
+        )
 
     def _base(self) -> tuple[Tensor, Tensor | None]:
         base = _child(self, "base_layer")._parameters
@@ -73,8 +87,7 @@ class FusedLinear(Linear):
         if after is None or name in self.lora_variant or after._parameters["bias"] is not None:
             return None
         drops = self.training and not isinstance(_child(_child(self, "lora_dropout"), name), nn.Identity)
-        trained = any(weight is not None and weight.requires_grad for weight in self._base())
-        return None if drops or trained else str(name)
+        return None if drops or is_trained(*self._base()) else str(name)
 
 
 def _child(module: nn.Module, name: str) -> nn.Module:
@@ -83,14 +96,6 @@ def _child(module: nn.Module, name: str) -> nn.Module:
     child = module._modules[name]
     assert child is not None
     return child
-
-
-def _forward(
-    rows: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scaling: float
-) -> tuple[Tensor, Tensor]:
-    """rows: (rows, in) → outputs (rows, out) and what lies between A and B (rows, r)."""
-    low = product(rows, a)
-    return product(rows, weight, bias).addmm_(low, b.T, alpha=scaling), low
 
 
 def _unflattened(rows: Tensor, like: Tensor) -> Tensor:
@@ -103,8 +108,8 @@ class _Fused(torch.autograd.Function):
     def forward(
         context: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scaling: float
     ) -> Tensor:
-        rows = x.flatten(0, -2)
-        found, low = _forward(rows, weight, bias, a, b, scaling)
+        rows, matrix = x.flatten(0, -2), Matrix(weight, bias, a, b, scaling)
+        found, low = times(rows, matrix, takes_onednn(rows))
         context.save_for_backward(rows, low, weight, a, b)
         context.scaling = scaling
         return _unflattened(found, x)
@@ -113,10 +118,9 @@ class _Fused(torch.autograd.Function):
     @once_differentiable
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, Tensor, Tensor, None]:
         rows, low, weight, a, b = context.saved_tensors
-        flat = gradient.flatten(0, -2)
-        of_low = product(flat, b.T).mul_(context.scaling)
-        to_x = None
-        if context.needs_input_grad[0]:
-            to_x = _unflattened(product(flat, weight.T).addmm_(of_low, a), gradient)
-        to_a, to_b = product(of_low.T, rows.T), product(low.T, flat.T).T.mul(context.scaling)
-        return to_x, None, None, to_a, to_b, None
+        flat, matrix = gradient.flatten(0, -2), Matrix(weight, None, a, b, context.scaling)
+        to_rows, [of_a, of_b] = times_back(
+            flat, rows, low, matrix, context.needs_input_grad[0], takes_onednn(flat)
+        )
+        to_x = None if to_rows is None else _unflattened(to_rows, gradient)
+        return to_x, None, None, of_a, of_b, None

@@ -218,7 +218,7 @@ def _group(rows: Sequence[_Row]) -> Group:
     queries = torch.tensor([_filled(row.own, width) for row in rows])
     keys = torch.tensor([_filled(row.path, longest) for row in rows])
     starts = torch.tensor([len(row.path) - len(row.own) for row in rows])
-    places = torch.cat([torch.arange(len(row.own)) + i * width for i, row in enumerate(rows)])
+    places = torch.tensor([i * width + place for i, row in enumerate(rows) for place in range(len(row.own))])
     return Group(queries, keys, starts, places, causal=all(len(row.own) == len(row.path) for row in rows))
 
 

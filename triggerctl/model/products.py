@@ -53,16 +53,33 @@ def library() -> str:
 def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """rows (m, k) and weight (n, k) → rows weightᵀ + bias (m, n). A transposed view as `weight` costs
     nothing; as `rows` it is copied. Gradients don't flow through it."""
-    if prefers_onednn() and rows.dtype == torch.float32 and rows.is_cpu and _pays(rows, weight):
+    return product_by(rows, weight, bias, takes_onednn(rows))
+
+
+def takes_onednn(rows: Tensor) -> bool:
+    """Whether products of such rows are left to oneDNN, where they are worth it."""
+    return prefers_onednn() and rows.dtype == torch.float32 and rows.is_cpu
+
+
+def product_by(rows: Tensor, weight: Tensor, bias: Tensor | None, onednn: bool) -> Tensor:
+    """`product` by the library that was chosen. TorchScript compiles this."""
+    if onednn and _pays(rows.shape[0], rows.shape[1], weight.shape[0]):
         return _by_onednn(rows, weight, bias)
     return nn.functional.linear(rows, weight, bias)
 
 
-def _pays(rows: Tensor, weight: Tensor) -> bool:
-    (m, k), n = rows.shape, weight.shape[0]
-    operations = 2 * m * k * n
-    returns = all(size % ROUND == 0 or size < FEW for size in (m, k))
-    return operations >= (WORTH_ONEDNN if returns else WORTH_A_SHAPE)
+def _pays(
+    m: int,
+    k: int,
+    n: int,
+    worth: int = WORTH_ONEDNN,
+    worth_a_shape: int = WORTH_A_SHAPE,
+    step: int = ROUND,
+    few: int = FEW,
+) -> bool:
+    # Of a module's constants TorchScript knows those alone that are defaults.
+    returns = (m % step == 0 or m < few) and (k % step == 0 or k < few)
+    return 2 * m * k * n >= (worth if returns else worth_a_shape)
 
 
 def round_number(tokens: int) -> int:

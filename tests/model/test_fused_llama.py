@@ -1,0 +1,239 @@
+"""Layers computed in one call are transformers' layers to the last bit, there and back; what they are not fit
+for is left to those. Run: pytest tests/model/test_fused_llama.py"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from small_models import Sets, causal_model, configuration, llama, mistral, rows, train
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from triggerctl.data.batches import Batch, collate
+from triggerctl.model import fused_llama, products
+from triggerctl.model.causal import CausalModel
+from triggerctl.model.fused_llama import FusedLlama
+from triggerctl.model.packing import pack_shared
+from triggerctl.model.threads import threads
+
+ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LENGTHS = (4, 9, 6, 1, 17)
+
+
+@pytest.fixture(autouse=True)
+def all_programs_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A test may change what is compiled."""
+    fused_llama._programs.cache_clear()
+    yield
+    monkeypatch.undo()
+    fused_llama._programs.cache_clear()
+
+
+def both(network: PreTrainedModel | None = None, **finetune: Any) -> tuple[CausalModel, CausalModel]:
+    """The model as it is trained here, and one whose layers are transformers' own."""
+    options = configuration("naive", **{"target_modules": ALL, **finetune}).finetune_config
+    network = llama(dtype=torch.float32) if network is None else network
+    ours, theirs = causal_model(network, options), causal_model(network, options)
+    theirs._fused = None
+    return ours, theirs
+
+
+def batch_with_shared_beginnings() -> Batch:
+    """Rows that begin as the longest does and go on for more or less: attention is computed in several parts,
+    all of which read the keys of that one."""
+    longest = rows((40,), seed=3)[0]
+    beginning = [
+        replace(row, input_ids=longest.input_ids[:shared] + row.input_ids)
+        for shared, row in zip((35, 30, 30, 24), rows((25, 10, 4, 1), seed=1), strict=True)
+    ]
+    batch = collate([*rows((9, 4), seed=2), longest, *beginning], pad_id=0)
+    assert len(pack_shared(batch.rows, torch.device("cpu")).packings[0].groups) > 3
+    return batch
+
+
+def learnt(model: CausalModel, batch: Batch | None = None) -> dict[str, Tensor | None]:
+    """States, and gradients after one pass there and back."""
+    torch.manual_seed(3)
+    states = model.states(batch or batch_with_shared_beginnings())
+    weights = torch.randn(states.shape, generator=torch.Generator().manual_seed(5), dtype=states.dtype)
+    (states * weights).sum().backward()
+    return {"states": states.detach(), **{name: weight.grad for name, weight in model.trainable.items()}}
+
+
+def is_fused(model: CausalModel) -> bool:
+    return model._fused is not None and model._fused.through() is not None
+
+
+def assert_equal(found: dict[str, Tensor | None], expected: dict[str, Tensor | None]) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
+        other = expected[name]
+        assert (tensor is None) is (other is None), name
+        assert tensor is None or other is None or torch.equal(tensor, other), name
+    assert len([tensor for tensor in found.values() if tensor is not None and tensor.any()]) > 2
+
+
+@pytest.mark.parametrize(
+    "finetune",
+    [
+        {},
+        {"target_modules": ("q_proj", "v_proj")},
+        {"target_modules": ("down_proj", "o_proj")},
+        {"use_rslora": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("biased", [False, True], ids=["no biases", "biases"])
+def test_states_and_gradients_are_transformers_to_the_last_bit(
+    finetune: dict[str, Any], biased: bool
+) -> None:
+    network = llama(dtype=torch.float32, attention_bias=biased, mlp_bias=biased)
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if name.endswith("bias") or "norm" in name:
+                weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(len(name))))
+    ours, theirs = both(network, **finetune)
+    for model in (ours, theirs):
+        model.network.train()
+    assert is_fused(ours)
+    assert_equal(learnt(ours), learnt(theirs))
+
+
+def test_so_are_those_by_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not products._onednn_agrees():
+        pytest.skip("needs a PyTorch with oneDNN")
+    monkeypatch.setattr(products, "prefers_onednn", lambda: True)
+    network = llama(dtype=torch.float32, hidden_size=192, intermediate_size=512)
+    products.quicken(network)
+    ours, theirs = both(network, r=32)
+    batch = collate(rows((60, 70, 50, 80), seed=1), pad_id=0)
+    assert is_fused(ours)
+    by_onednn = learnt(ours, batch)
+    assert_equal(by_onednn, learnt(theirs, batch))
+    monkeypatch.setattr(products, "prefers_onednn", lambda: False)
+    for model in (ours, theirs):
+        for weight in model.trainable.values():
+            weight.grad = None
+    states, other = by_onednn["states"], learnt(ours, batch)["states"]
+    assert states is not None
+    assert other is not None
+    assert not torch.equal(states, other), "oneDNN sums in another order: it was not asked"
+    torch.testing.assert_close(states, other, rtol=1e-3, atol=1e-4)
+
+
+def test_two_lanes_give_what_transformers_layers_give_there() -> None:
+    ours, theirs = both()
+    batch = collate(rows((60, 70, 50, 80), seed=1), pad_id=0)
+    found = []
+    for model in (ours, theirs):
+        with threads(2), model.threads_for(tokens=260):
+            assert model._lanes == 2
+            found.append(learnt(model, batch))
+    assert_equal(*found)
+
+
+@pytest.mark.parametrize("lengths", [(3, 2), (30, 25, 40)], ids=["few rows", "so many that the sum pays"])
+def test_an_evaluation_says_the_same_with_the_adapter_on_and_off(lengths: tuple[int, ...]) -> None:
+    ours, theirs = both(r=2)
+    batch = collate(rows(lengths, seed=2), pad_id=0)
+    with ours.evaluating(), theirs.evaluating():
+        assert is_fused(ours)
+        on = ours.states(batch)
+        assert torch.equal(on, theirs.states(batch))
+        with ours.base(), theirs.base():
+            assert is_fused(ours)
+            off = ours.states(batch)
+            assert torch.equal(off, theirs.states(batch))
+    assert not torch.equal(on, off)
+
+
+def test_a_whole_training_ends_with_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configuration("kl", target_modules=ALL, epochs=2, per_device_train_batch_size=4)
+    lengths = [length + 3 for length in LENGTHS]
+    sets: Sets = {"outcome": rows(lengths, seed=1), "proxy": rows(lengths, seed=2)}
+    network = llama(dtype=torch.float32)
+    found = train(network, config, sets)
+    monkeypatch.setattr(FusedLlama, "of", lambda network: None)
+    expected = train(network, config, sets)
+    assert [step.loss for step in found.steps] == [step.loss for step in expected.steps]
+    assert_equal(dict(found.after), dict(expected.after))
+    assert any(not torch.equal(weight, found.before[name]) for name, weight in found.after.items())
+
+
+def test_the_functions_are_compiled() -> None:
+    for program in fused_llama._programs().values():
+        assert isinstance(program, torch.jit.ScriptFunction)
+
+
+def test_where_nothing_can_be_compiled_they_run_in_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = learnt(both()[0])
+
+    def gone(function: object) -> None:
+        raise RuntimeError("TorchScript is no more")
+
+    fused_llama._programs.cache_clear()
+    monkeypatch.setattr(torch.jit, "script", gone)
+    ours, _ = both()
+    assert is_fused(ours)
+    assert all(function is program for function, program in fused_llama._programs().items())
+    assert_equal(learnt(ours), expected)
+
+
+def test_a_pytorch_that_computes_it_otherwise_is_left_to_transformers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fused_llama, "_run", lambda function, x, *others: x + 1)
+    assert both()[0]._fused is None
+
+    def unknown(*given: object) -> None:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(fused_llama, "_run", unknown)
+    assert both()[0]._fused is None
+
+
+@pytest.mark.parametrize(
+    "finetune", [{"lora_dropout": 0.4}, {"lora_bias": "all"}, {"is_peft": False}], ids=str
+)
+def test_what_is_trained_otherwise_is_transformers_affair(finetune: dict[str, Any]) -> None:
+    network = llama(dtype=torch.float32, attention_bias=True)
+    ours, theirs = both(network, **finetune)
+    for model in (ours, theirs):
+        model.network.train()
+    assert not is_fused(ours)
+    assert_equal(learnt(ours), learnt(theirs))
+
+
+def test_so_are_two_adapters_checkpointing_and_every_layers_states() -> None:
+    ours, theirs = both()
+    batch = batch_with_shared_beginnings()
+    for one, other in zip(ours.layers(batch), theirs.layers(batch), strict=True):
+        assert torch.equal(one, other)
+    for model in (ours, theirs):
+        model.network.train()
+        model.network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    assert not is_fused(ours)
+    assert_equal(learnt(ours), learnt(theirs))
+    for model in (ours, theirs):
+        model.network.gradient_checkpointing_disable()
+        model.stack(seed=4)
+    assert not is_fused(ours)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(lambda: llama(), id="float64: its norms go through float32"),
+        pytest.param(lambda: llama(dtype=torch.bfloat16), id="half precision"),
+        pytest.param(lambda: llama(dtype=torch.float32, hidden_act="gelu"), id="another activation"),
+        pytest.param(lambda: mistral().float(), id="another architecture"),
+    ],
+)
+def test_other_models_are_let_be(network: Any) -> None:
+    ours, _ = both(network())
+    with torch.no_grad():
+        assert not is_fused(ours)

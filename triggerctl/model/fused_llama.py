@@ -1,0 +1,192 @@
+"""Llama's layers over a packing as one call, there and one back, on a CPU in float32.
+
+A small model's operations are over before Python has begun the next, and only one thread of a process can be
+in Python at a time: two lanes (`threads.py`) would spend a third of their time handing that right to and fro.
+PyTorch compiles the functions of `layer_steps.py` to programs that run without it (TorchScript, which PyTorch
+keeps but no longer develops: where it is missing they run in Python).
+
+What a model is asked beyond that (a cache, dropout, checkpointing, every layer's states, weights trained
+beside an adapter's) is left to transformers' own."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.jit._fuser import optimized_execution
+from transformers import PreTrainedModel
+from transformers.activations import SiLUActivation
+from transformers.models.llama.modeling_llama import (
+    LlamaAttention,
+    LlamaDecoderLayer,
+    LlamaMLP,
+    LlamaModel,
+    LlamaRMSNorm,
+)
+
+from triggerctl.model import layer_steps
+from triggerctl.model.fused_lora import PLAIN, FusedLinear, is_trained
+from triggerctl.model.layer_steps import Layer, Norm, Over, Part
+from triggerctl.model.lora_matrix import Matrix
+from triggerctl.model.packed_attention import heeds_packing, packed_states
+from triggerctl.model.packing import Group, Packing, pack_shared
+from triggerctl.model.products import takes_onednn
+
+NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+class FusedLlama:
+    """The decoder's layers; another way to compute the same."""
+
+    def __init__(self, decoder: LlamaModel) -> None:
+        self._decoder = decoder
+        self._layers = [cast(LlamaDecoderLayer, layer) for layer in decoder.layers]
+
+    @classmethod
+    def of(cls, network: PreTrainedModel) -> FusedLlama | None:
+        """None where the network's layers aren't those of transformers' Llama on a CPU in float32, or what is
+        computed here isn't the same to the last bit."""
+        decoder = network.base_model
+        if type(decoder) is not LlamaModel or not heeds_packing(network) or network.device.type != "cpu":
+            return None
+        if not all(map(_is_llamas, decoder.layers)):
+            return None
+        fused = cls(decoder)
+        try:
+            return fused if fused._agrees() else None
+        except (AttributeError, RuntimeError) as error:  # another release of PyTorch
+            logging.getLogger("triggerctl.run").debug("layers are transformers' own: %s", error)
+            return None
+
+    @torch.no_grad()
+    def _agrees(self) -> bool:
+        packing = pack_shared([[1, 2, 3, 4], [1, 2, 4]], self._decoder.device).packings[0]
+        through = self.through()
+        return through is not None and torch.equal(
+            through(packing)[0], packed_states(self._decoder, packing)[0]
+        )
+
+    def through(self) -> Callable[[Packing], tuple[Tensor, ...]] | None:
+        """What computes `packed_states` of a packing with the weights as they are now; None where there is
+        more in the layers than frozen weights and adapters of the plain kind, in float32."""
+        embedding = self._decoder.embed_tokens.weight
+        if embedding.dtype != torch.float32 or is_trained(embedding, self._decoder.norm.weight):
+            return None
+        found = [self._layer(each) for each in self._layers]
+        layers = [layer for layer in found if layer is not None]
+        return partial(self._states, layers) if len(layers) == len(found) else None
+
+    def _states(self, layers: Sequence[Layer], packing: Packing) -> tuple[Tensor, ...]:
+        x, last = self._decoder.embed_tokens(packing.ids), _norm(self._decoder.norm)
+        over = self._over(packing, x)
+        if not torch.is_grad_enabled():
+            return (_run(layer_steps.layers_only, x, layers, last, over),)
+        matrices = (matrix for layer in layers for matrix in layer if isinstance(matrix, Matrix))
+        trained = [weight for matrix in matrices for weight in (matrix.a, matrix.b) if weight is not None]
+        found: Tensor = _Layers.apply(x, layers, last, over, *trained)  # type: ignore[no-untyped-call]
+        return (found,)
+
+    def _over(self, packing: Packing, x: Tensor) -> Over:
+        turns = self._decoder.rotary_emb(x, position_ids=packing.positions.unsqueeze(0))
+        cos, sin = (each[0].unsqueeze(1) for each in turns)
+        attention, parts = self._layers[0].self_attn, [_part(group) for group in packing.groups]
+        return Over(cos, sin, parts, packing.order, attention.head_dim, attention.scaling, takes_onednn(x))
+
+    def _layer(self, layer: LlamaDecoderLayer) -> Layer | None:
+        """None where there is more in it than frozen weights and adapters of the plain kind."""
+        attention, mlp = layer.self_attn, layer.mlp
+        if layer.gradient_checkpointing or (layer.training and attention.attention_dropout):
+            return None
+        if is_trained(layer.input_layernorm.weight, layer.post_attention_layernorm.weight):
+            return None
+        homes = (*[attention._modules] * 4, *[mlp._modules] * 3)
+        found = [_matrix(home[name]) for home, name in zip(homes, NAMES, strict=True)]
+        matrices = [matrix for matrix in found if matrix is not None]
+        if len(matrices) < len(found):
+            return None
+        query, key, value, output, gate, up, down = matrices
+        before_attention, before_mlp = _norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)
+        return Layer(before_attention, query, key, value, output, before_mlp, gate, up, down)
+
+
+def _is_llamas(layer: nn.Module) -> bool:
+    """Whether all of it is as transformers has it."""
+    if type(layer) is not LlamaDecoderLayer or type(layer.mlp.act_fn) not in (nn.SiLU, SiLUActivation):
+        return False
+    norms = (layer.input_layernorm, layer.post_attention_layernorm)
+    if type(layer.self_attn) is not LlamaAttention or type(layer.mlp) is not LlamaMLP:
+        return False
+    return all(type(norm) is LlamaRMSNorm for norm in norms)
+
+
+def _norm(norm: LlamaRMSNorm) -> Norm:
+    return Norm(norm.weight, norm.variance_epsilon)
+
+
+def _matrix(layer: nn.Module | None) -> Matrix | None:
+    if isinstance(layer, FusedLinear):
+        return layer.matrix()
+    if type(layer) not in PLAIN or not isinstance(layer, nn.Linear) or is_trained(layer.weight, layer.bias):
+        return None
+    return Matrix(layer.weight, layer.bias, None, None, 1.0)
+
+
+def _part(group: Group) -> Part:
+    if group.causal:
+        return Part(group.queries, group.keys, group.places, None)
+    seen = group.mask(None)
+    mask = torch.zeros(seen.shape).masked_fill_(seen.logical_not(), -math.inf)
+    return Part(group.queries, group.keys, group.places, mask)
+
+
+class _Layers(torch.autograd.Function):
+    """x (tokens, hidden) → final states. `trained`: the adapters' matrices, given for their gradients."""
+
+    @staticmethod
+    def forward(
+        context: Any, x: Tensor, layers: Sequence[Layer], last: Norm, over: Over, *trained: Tensor
+    ) -> Tensor:
+        states: Tensor
+        states, *kept = _run(layer_steps.layers, x, layers, last, over)
+        context.kept = (*kept, layers, last, over)
+        return states
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        kept, context.kept = context.kept, None  # nobody goes back twice
+        return None, None, None, None, *_run(layer_steps.layers_back, gradient, *kept)
+
+
+def _run(function: Callable[..., Any], *given: Any) -> Any:
+    """What the function finds. Its program runs as it stands: TorchScript would fit it to the sizes seen,
+    which takes longer than it saves where each packing has sizes of its own."""
+    with optimized_execution(False):
+        return _programs()[function](*given)
+
+
+@functools.cache
+def _programs() -> Mapping[Callable[..., Any], Callable[..., Any]]:
+    """Each function's program, or the function where there is none to be had."""
+    functions = (layer_steps.layers, layer_steps.layers_back, layer_steps.layers_only)
+    return {function: compiled(function) for function in functions}
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as a program of TorchScript's, or itself."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program: Callable[..., Any] = torch.jit.script(function)
+    except Exception as error:  # noqa: BLE001  whatever it is that another release of PyTorch doesn't know
+        logging.getLogger("triggerctl.run").debug("layers run in Python: %s", error)
+        return function
+    return program
