@@ -196,7 +196,7 @@ class CausalModel:
         return packed
 
     def _through_the_layers(self, packed: Packed, *, every_layer: bool = False) -> tuple[Tensor, ...]:
-        fused = None if self._fused is None or every_layer else self._fused.through()
+        fused = None if self._fused is None else self._fused.through(every_layer=every_layer)
         through = fused or partial(packed_states, self._decoder, every_layer=every_layer)
         return side_by_side([partial(through, packing) for packing in packed.packings], self._trained)
 

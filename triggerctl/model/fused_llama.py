@@ -2,11 +2,11 @@
 
 A small model's operations are over before Python has begun the next, and only one thread of a process can be
 in Python at a time: two lanes (`threads.py`) would spend a third of their time handing that right to and fro.
-PyTorch compiles the functions of `layer_steps.py` to programs that run without it (TorchScript, which PyTorch
-keeps but no longer develops: where it is missing they run in Python).
+PyTorch compiles the functions of `llama_layers.py` to programs that run without it (by TorchScript, which it
+keeps but no longer develops: where that is missing they run in Python).
 
-What a model is asked beyond that (a cache, dropout, checkpointing, every layer's states, weights trained
-beside an adapter's) is left to transformers' own."""
+What a model is asked beyond that (a cache, dropout, checkpointing, weights trained beside an adapter's) is
+left to transformers' own."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ from transformers.models.llama.modeling_llama import (
     LlamaRMSNorm,
 )
 
-from triggerctl.model import layer_steps
+from triggerctl.model import llama_layers
 from triggerctl.model.fused_lora import PLAIN, FusedLinear, is_trained
-from triggerctl.model.layer_steps import Layer, Norm, Over, Part
+from triggerctl.model.layer_steps import Norm, Over, Part
+from triggerctl.model.llama_layers import Layer
 from triggerctl.model.lora_matrix import Matrix
 from triggerctl.model.packed_attention import heeds_packing, packed_states
 from triggerctl.model.packing import Group, Packing, pack_shared
@@ -74,7 +75,7 @@ class FusedLlama:
             through(packing)[0], packed_states(self._decoder, packing)[0]
         )
 
-    def through(self) -> Callable[[Packing], tuple[Tensor, ...]] | None:
+    def through(self, *, every_layer: bool = False) -> Callable[[Packing], tuple[Tensor, ...]] | None:
         """What computes `packed_states` of a packing with the weights as they are now; None where there is
         more in the layers than frozen weights and adapters of the plain kind, in float32."""
         embedding = self._decoder.embed_tokens.weight
@@ -82,17 +83,17 @@ class FusedLlama:
             return None
         found = [self._layer(each) for each in self._layers]
         layers = [layer for layer in found if layer is not None]
-        return partial(self._states, layers) if len(layers) == len(found) else None
+        return partial(self._states, layers, every_layer) if len(layers) == len(found) else None
 
-    def _states(self, layers: Sequence[Layer], packing: Packing) -> tuple[Tensor, ...]:
+    def _states(self, layers: Sequence[Layer], every: bool, packing: Packing) -> tuple[Tensor, ...]:
         x, last = self._decoder.embed_tokens(packing.ids), _norm(self._decoder.norm)
         over = self._over(packing, x)
         if not torch.is_grad_enabled():
-            return (_run(layer_steps.layers_only, x, layers, last, over),)
+            return tuple(_run(llama_layers.layers_only, x, layers, last, over, every))
         matrices = (matrix for layer in layers for matrix in layer if isinstance(matrix, Matrix))
         trained = [weight for matrix in matrices for weight in (matrix.a, matrix.b) if weight is not None]
-        found: Tensor = _Layers.apply(x, layers, last, over, *trained)  # type: ignore[no-untyped-call]
-        return (found,)
+        found: tuple[Tensor, ...] = _Layers.apply(x, layers, last, over, every, *trained)  # type: ignore[no-untyped-call]
+        return found
 
     def _over(self, packing: Packing, x: Tensor) -> Over:
         turns = self._decoder.rotary_emb(x, position_ids=packing.positions.unsqueeze(0))
@@ -148,22 +149,29 @@ def _part(group: Group) -> Part:
 
 
 class _Layers(torch.autograd.Function):
-    """x (tokens, hidden) → final states. `trained`: the adapters' matrices, given for their gradients."""
+    """x (tokens, hidden) → the last layer's output, or every one's. `trained`: the adapters' matrices, given
+    for their gradients."""
 
     @staticmethod
     def forward(
-        context: Any, x: Tensor, layers: Sequence[Layer], last: Norm, over: Over, *trained: Tensor
-    ) -> Tensor:
-        states: Tensor
-        states, *kept = _run(layer_steps.layers, x, layers, last, over)
+        context: Any,
+        x: Tensor,
+        layers: Sequence[Layer],
+        last: Norm,
+        over: Over,
+        every: bool,
+        *trained: Tensor,
+    ) -> tuple[Tensor, ...]:
+        outputs, *kept = _run(llama_layers.layers, x, layers, last, over)
         context.kept = (*kept, layers, last, over)
-        return states
+        return tuple(outputs if every else outputs[-1:])
 
     @staticmethod
     @once_differentiable
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         kept, context.kept = context.kept, None  # nobody goes back twice
-        return None, None, None, None, *_run(layer_steps.layers_back, gradient, *kept)
+        *beside, gradient = gradients
+        return (*[None] * 5, *_run(llama_layers.layers_back, gradient, beside, *kept))
 
 
 def _run(function: Callable[..., Any], *given: Any) -> Any:
@@ -176,7 +184,7 @@ def _run(function: Callable[..., Any], *given: Any) -> Any:
 @functools.cache
 def _programs() -> Mapping[Callable[..., Any], Callable[..., Any]]:
     """Each function's program, or the function where there is none to be had."""
-    functions = (layer_steps.layers, layer_steps.layers_back, layer_steps.layers_only)
+    functions = (llama_layers.layers, llama_layers.layers_back, llama_layers.layers_only)
     return {function: compiled(function) for function in functions}
 
 
