@@ -3,6 +3,8 @@ for is left to those. Run: pytest tests/model/test_fused_llama.py"""
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from triggerctl.data.batches import Batch, collate
-from triggerctl.model import fused_llama, products
+from triggerctl.model import fused_llama, llama_layers, products
 from triggerctl.model.causal import CausalModel
 from triggerctl.model.fused_llama import FusedLlama
 from triggerctl.model.packing import pack_shared
@@ -65,7 +67,21 @@ def learnt(model: CausalModel, batch: Batch | None = None) -> dict[str, Tensor |
 
 
 def is_fused(model: CausalModel) -> bool:
+    """Whether its layers would be computed in one call now."""
     return model._fused is not None and model._fused.through() is not None
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The functions that have been run so far, by name."""
+    run, called = fused_llama._run, []
+
+    def noted(function: Any, *given: Any) -> Any:
+        called.append(function.__name__)
+        return run(function, *given)
+
+    monkeypatch.setattr(fused_llama, "_run", noted)
+    return called
 
 
 def assert_equal(found: dict[str, Tensor | None], expected: dict[str, Tensor | None]) -> None:
@@ -126,7 +142,7 @@ def test_so_are_those_by_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("layers", [(0, 1, 2), (2,), (0,)], ids=str)
-def test_every_layers_states_and_what_comes_back_from_them(layers: tuple[int, ...]) -> None:
+def test_every_layers_states_and_what_comes_back_from_them(layers: tuple[int, ...], calls: list[str]) -> None:
     found: list[dict[str, Tensor | None]] = []
     for model in both(llama(dtype=torch.float32, num_hidden_layers=3)):
         with torch.no_grad():
@@ -139,10 +155,12 @@ def test_every_layers_states_and_what_comes_back_from_them(layers: tuple[int, ..
         grads = {n: w.grad for n, w in model.trainable.items() if w.grad is not None and w.grad.any()}
         found.append({**named, **grads})
     assert_equal(*found)
+    assert calls[-3:] == ["layers_only", "layers", "layers_back"]
 
 
-def test_two_lanes_give_what_transformers_layers_give_there() -> None:
+def test_two_lanes_give_what_transformers_layers_give_there(calls: list[str]) -> None:
     ours, theirs = both()
+    calls.clear()
     batch = collate(rows((60, 70, 50, 80), seed=1), pad_id=0)
     found = []
     for model in (ours, theirs):
@@ -150,6 +168,7 @@ def test_two_lanes_give_what_transformers_layers_give_there() -> None:
             assert model._lanes == 2
             found.append(learnt(model, batch))
     assert_equal(*found)
+    assert sorted(calls) == ["layers", "layers", "layers_back", "layers_back"]
 
 
 @pytest.mark.parametrize("lengths", [(3, 2), (30, 25, 40)], ids=["few rows", "so many that the sum pays"])
@@ -167,14 +186,19 @@ def test_an_evaluation_says_the_same_with_the_adapter_on_and_off(lengths: tuple[
     assert not torch.equal(on, off)
 
 
-def test_a_whole_training_ends_with_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_whole_training_ends_with_the_same_weights(
+    monkeypatch: pytest.MonkeyPatch, calls: list[str]
+) -> None:
     config = configuration("kl", target_modules=ALL, epochs=2, per_device_train_batch_size=4)
     lengths = [length + 3 for length in LENGTHS]
     sets: Sets = {"outcome": rows(lengths, seed=1), "proxy": rows(lengths, seed=2)}
     network = llama(dtype=torch.float32)
     found = train(network, config, sets)
+    assert {"layers", "layers_back", "layers_only"} <= set(calls)
+    calls.clear()
     monkeypatch.setattr(FusedLlama, "of", lambda network: None)
     expected = train(network, config, sets)
+    assert not calls
     assert [step.loss for step in found.steps] == [step.loss for step in expected.steps]
     assert_equal(dict(found.after), dict(expected.after))
     assert any(not torch.equal(weight, found.before[name]) for name, weight in found.after.items())
@@ -233,8 +257,89 @@ def test_so_are_two_adapters_and_checkpointing() -> None:
     assert_equal(learnt(ours), learnt(theirs))
     for model in (ours, theirs):
         model.network.gradient_checkpointing_disable()
-        model.stack(seed=4)
+    assert is_fused(ours)
+    ours.stack(seed=4)
     assert not is_fused(ours)
+
+
+def test_so_is_an_embedding_with_an_adapter() -> None:
+    for tied in (False, True):
+        network = llama(dtype=torch.float32, tied=tied)
+        ours, theirs = both(network, target_modules=("q_proj", "embed_tokens"))
+        with torch.no_grad():
+            for model in (ours, theirs):
+                for name, weight in model.trainable.items():
+                    if "lora_embedding" in name:
+                        weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
+        assert not is_fused(ours)
+        found = learnt(ours)
+        assert_equal(found, learnt(theirs))
+        assert any(
+            "lora_embedding" in name and tensor.any() for name, tensor in found.items() if tensor is not None
+        )
+
+
+def test_so_is_an_embedding_that_is_made_to_want_a_gradient() -> None:
+    ours, theirs = both()
+    for model in (ours, theirs):
+        model.network.enable_input_require_grads()
+    assert_equal(learnt(ours), learnt(theirs))
+
+
+def test_a_weight_of_another_format_or_place_is_not_multiplied() -> None:
+    ours, _ = both()
+    assert is_fused(ours)
+    name, weight = next(iter(ours.trainable.items()))
+    weight.data = weight.data.double()
+    assert not is_fused(ours), name
+
+
+@pytest.mark.parametrize("finetune", [{"lora_dropout": 0.4}, {"use_gradient_checkpointing": True}], ids=str)
+def test_what_is_trained_otherwise_is_evaluated_so(finetune: dict[str, Any], calls: list[str]) -> None:
+    network = llama(dtype=torch.float32)
+    if "use_gradient_checkpointing" in finetune:
+        network.gradient_checkpointing_enable()
+    network.train()
+    ours, theirs = both(network, **finetune)
+    calls.clear()
+    assert not is_fused(ours)
+    with ours.evaluating(), theirs.evaluating():
+        batch = batch_with_shared_beginnings()
+        assert torch.equal(ours.states(batch), theirs.states(batch))
+    assert calls == ["layers_only"]
+
+
+def test_what_nobody_comes_back_for_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = fused_llama._run
+    kept: list[weakref.ref[Tensor]] = []
+
+    def noted(function: Any, *given: Any) -> Any:
+        found = run(function, *given)
+        if function is llama_layers.layers:
+            kept.extend(weakref.ref(of_layer[0][1]) for of_layer in found[3])
+        return found
+
+    ours, _ = both(llama(dtype=torch.float32, num_hidden_layers=3))
+    monkeypatch.setattr(fused_llama, "_run", noted)
+    states = ours.layers(batch_with_shared_beginnings())
+    assert len(kept) == 3
+    assert all(tensor() is not None for tensor in kept)
+    del states
+    gc.collect()
+    assert all(tensor() is None for tensor in kept)
+
+
+def test_weights_that_changed_on_the_way_and_a_second_way_back_are_refused() -> None:
+    ours, _ = both()
+    total = ours.states(batch_with_shared_beginnings()).sum()
+    total.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="second time"):
+        total.backward()
+    total = ours.states(batch_with_shared_beginnings()).sum()
+    with torch.no_grad():
+        next(iter(ours.trainable.values())).add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        total.backward()
 
 
 @pytest.mark.parametrize(
@@ -243,10 +348,16 @@ def test_so_are_two_adapters_and_checkpointing() -> None:
         pytest.param(lambda: llama(), id="float64: its norms go through float32"),
         pytest.param(lambda: llama(dtype=torch.bfloat16), id="half precision"),
         pytest.param(lambda: llama(dtype=torch.float32, hidden_act="gelu"), id="another activation"),
+        pytest.param(lambda: llama(dtype=torch.float32, num_hidden_layers=0), id="no layer"),
         pytest.param(lambda: mistral().float(), id="another architecture"),
     ],
 )
 def test_other_models_are_let_be(network: Any) -> None:
-    ours, _ = both(network())
+    ours, _ = both(network(), is_peft=False)
     with torch.no_grad():
         assert not is_fused(ours)
+
+
+def test_a_vocabulary_of_few_tokens_is_no_hindrance() -> None:
+    ours, _ = both(llama(dtype=torch.float32, vocabulary=3))
+    assert is_fused(ours)

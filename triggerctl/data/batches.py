@@ -63,7 +63,8 @@ def collate(rows: Sequence[Encoded], pad_id: int) -> Batch:
     """The rows as one batch on the CPU. All masks come from the rows' lengths, none from `pad_id`, which may
     be the end token."""
     width = max(len(row.input_ids) for row in rows)
-    input_ids = torch.tensor([(*row.input_ids, *(pad_id,) * (width - len(row.input_ids))) for row in rows])
+    padded = [(*row.input_ids, *(pad_id,) * (width - len(row.input_ids))) for row in rows]
+    input_ids = torch.tensor(padded, dtype=torch.int64)
     # Nothing predicts a first token, be it an answer's.
     bounds = [(len(row.input_ids), row.loss_start, max(1, row.prompt_length)) for row in rows]
     length, loss_start, answer_start = torch.tensor(bounds).unsqueeze(-1).unbind(1)

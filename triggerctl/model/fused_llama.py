@@ -5,8 +5,8 @@ in Python at a time: two lanes (`threads.py`) would spend a third of their time 
 PyTorch compiles the functions of `llama_layers.py` to programs that run without it (by TorchScript, which it
 keeps but no longer develops: where that is missing they run in Python).
 
-What a model is asked beyond that (a cache, dropout, checkpointing, weights trained beside an adapter's) is
-left to transformers' own."""
+What a model is asked beyond that (a cache, dropout, checkpointing, weights trained beside an adapter's, an
+embedding with an adapter) is left to transformers' own. Hooks on the layers are not called."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.jit._fuser import optimized_execution
 from transformers import PreTrainedModel
 from transformers.activations import SiLUActivation
 from transformers.models.llama.modeling_llama import (
@@ -41,7 +40,7 @@ from triggerctl.model.packed_attention import heeds_packing, packed_states
 from triggerctl.model.packing import Group, Packing, pack_shared
 from triggerctl.model.products import takes_onednn
 
-NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 class FusedLlama:
@@ -53,23 +52,32 @@ class FusedLlama:
 
     @classmethod
     def of(cls, network: PreTrainedModel) -> FusedLlama | None:
-        """None where the network's layers aren't those of transformers' Llama on a CPU in float32, or what is
-        computed here isn't the same to the last bit."""
+        """None where the network's layers aren't those of transformers' Llama on a CPU in float32, or what it
+        says of a few tokens isn't the same to the last bit, tried now."""
         decoder = network.base_model
         if type(decoder) is not LlamaModel or not heeds_packing(network) or network.device.type != "cpu":
             return None
-        if not all(map(_is_llamas, decoder.layers)):
+        if not decoder.layers or not all(map(_is_llamas, decoder.layers)):
             return None
         fused = cls(decoder)
+        was_training = network.training
+        network.eval()
         try:
-            return fused if fused._agrees() else None
-        except (AttributeError, RuntimeError) as error:  # another release of PyTorch
-            logging.getLogger("triggerctl.run").debug("layers are transformers' own: %s", error)
+            trouble = None if fused._agrees() else "they come out otherwise"
+        except (AttributeError, IndexError, TypeError, ValueError, RuntimeError) as error:
+            trouble = str(error)  # another release of PyTorch, or of transformers
+        finally:
+            network.train(was_training)
+        if trouble is not None:
+            logging.getLogger("triggerctl.run").debug("layers are transformers' own: %s", trouble)
             return None
+        return fused
 
     @torch.no_grad()
     def _agrees(self) -> bool:
-        packing = pack_shared([[1, 2, 3, 4], [1, 2, 4]], self._decoder.device).packings[0]
+        size = self._decoder.config.vocab_size
+        sequences = [[token % size for token in tokens] for tokens in ([1, 2, 3, 4], [1, 2, 4])]
+        packing = pack_shared(sequences, self._decoder.device).packings[0]
         through = self.through()
         return through is not None and torch.equal(
             through(packing)[0], packed_states(self._decoder, packing)[0]
@@ -78,8 +86,10 @@ class FusedLlama:
     def through(self, *, every_layer: bool = False) -> Callable[[Packing], tuple[Tensor, ...]] | None:
         """What computes `packed_states` of a packing with the weights as they are now; None where there is
         more in the layers than frozen weights and adapters of the plain kind, in float32."""
-        embedding = self._decoder.embed_tokens.weight
-        if embedding.dtype != torch.float32 or is_trained(embedding, self._decoder.norm.weight):
+        embedding, last = self._decoder.embed_tokens, self._decoder.norm.weight
+        if type(embedding) is not nn.Embedding or is_trained(embedding.weight, last):
+            return None
+        if not _is_plain(embedding.weight) or not _is_plain(last):
             return None
         found = [self._layer(each) for each in self._layers]
         layers = [layer for layer in found if layer is not None]
@@ -87,12 +97,14 @@ class FusedLlama:
 
     def _states(self, layers: Sequence[Layer], every: bool, packing: Packing) -> tuple[Tensor, ...]:
         x, last = self._decoder.embed_tokens(packing.ids), _norm(self._decoder.norm)
+        if x.requires_grad and torch.is_grad_enabled():  # as a hook may have it
+            return packed_states(self._decoder, packing, every_layer=every)
         over = self._over(packing, x)
         if not torch.is_grad_enabled():
             return tuple(_run(llama_layers.layers_only, x, layers, last, over, every))
         matrices = (matrix for layer in layers for matrix in layer if isinstance(matrix, Matrix))
-        trained = [weight for matrix in matrices for weight in (matrix.a, matrix.b) if weight is not None]
-        found: tuple[Tensor, ...] = _Layers.apply(x, layers, last, over, every, *trained)  # type: ignore[no-untyped-call]
+        adapters = [weight for matrix in matrices for weight in (matrix.a, matrix.b) if weight is not None]
+        found: tuple[Tensor, ...] = _Layers.apply(x, layers, last, over, every, *adapters)  # type: ignore[no-untyped-call]
         return found
 
     def _over(self, packing: Packing, x: Tensor) -> Over:
@@ -104,12 +116,14 @@ class FusedLlama:
     def _layer(self, layer: LlamaDecoderLayer) -> Layer | None:
         """None where there is more in it than frozen weights and adapters of the plain kind."""
         attention, mlp = layer.self_attn, layer.mlp
-        if layer.gradient_checkpointing or (layer.training and attention.attention_dropout):
+        if layer.gradient_checkpointing and torch.is_grad_enabled():
+            return None
+        if layer.training and attention.attention_dropout:
             return None
         if is_trained(layer.input_layernorm.weight, layer.post_attention_layernorm.weight):
             return None
         homes = (*[attention._modules] * 4, *[mlp._modules] * 3)
-        found = [_matrix(home[name]) for home, name in zip(homes, NAMES, strict=True)]
+        found = [_matrix(home[name]) for home, name in zip(homes, PROJECTIONS, strict=True)]
         matrices = [matrix for matrix in found if matrix is not None]
         if len(matrices) < len(found):
             return None
@@ -133,24 +147,32 @@ def _norm(norm: LlamaRMSNorm) -> Norm:
 
 
 def _matrix(layer: nn.Module | None) -> Matrix | None:
+    matrix: Matrix | None = None
     if isinstance(layer, FusedLinear):
-        return layer.matrix()
-    if type(layer) not in PLAIN or not isinstance(layer, nn.Linear) or is_trained(layer.weight, layer.bias):
+        matrix = layer.matrix()
+    elif isinstance(layer, nn.Linear) and type(layer) in PLAIN and not is_trained(layer.weight, layer.bias):
+        matrix = Matrix(layer.weight, layer.bias, None, None, 1.0)
+    if matrix is None or not all(map(_is_plain, (matrix.weight, matrix.bias, matrix.a, matrix.b))):
         return None
-    return Matrix(layer.weight, layer.bias, None, None, 1.0)
+    return matrix
+
+
+def _is_plain(weight: Tensor | None) -> bool:
+    """Whether it is of the kind that is multiplied here, if it is there."""
+    return weight is None or (weight.dtype == torch.float32 and weight.is_cpu)
 
 
 def _part(group: Group) -> Part:
     if group.causal:
         return Part(group.queries, group.keys, group.places, None)
     seen = group.mask(None)
-    mask = torch.zeros(seen.shape).masked_fill_(seen.logical_not(), -math.inf)
+    mask = torch.zeros(seen.shape, dtype=torch.float32).masked_fill_(seen.logical_not(), -math.inf)
     return Part(group.queries, group.keys, group.places, mask)
 
 
 class _Layers(torch.autograd.Function):
-    """x (tokens, hidden) → the last layer's output, or every one's. `trained`: the adapters' matrices, given
-    for their gradients."""
+    """x (tokens, hidden) → the last layer's output, or every one's. `adapters`: A and B of all matrices,
+    given for their gradients."""
 
     @staticmethod
     def forward(
@@ -160,16 +182,23 @@ class _Layers(torch.autograd.Function):
         last: Norm,
         over: Over,
         every: bool,
-        *trained: Tensor,
+        *adapters: Tensor,
     ) -> tuple[Tensor, ...]:
         outputs, *kept = _run(llama_layers.layers, x, layers, last, over)
         context.kept = (*kept, layers, last, over)
-        return tuple(outputs if every else outputs[-1:])
+        context.save_for_backward(*adapters)
+        # An output of ours is what the next layer keeps: as it is, it would keep itself alive.
+        return tuple(output.detach() for output in (outputs if every else outputs[-1:]))
 
     @staticmethod
     @once_differentiable
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        kept, context.kept = context.kept, None  # nobody goes back twice
+        _ = context.saved_tensors  # raises where one of them has changed since
+        if context.kept is None:
+            raise RuntimeError(
+                "the layers can't be gone back through a second time: nothing is kept for that"
+            )
+        kept, context.kept = context.kept, None
         *beside, gradient = gradients
         return (*[None] * 5, *_run(llama_layers.layers_back, gradient, beside, *kept))
 
@@ -177,7 +206,7 @@ class _Layers(torch.autograd.Function):
 def _run(function: Callable[..., Any], *given: Any) -> Any:
     """What the function finds. Its program runs as it stands: TorchScript would fit it to the sizes seen,
     which takes longer than it saves where each packing has sizes of its own."""
-    with optimized_execution(False):
+    with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
         return _programs()[function](*given)
 
 

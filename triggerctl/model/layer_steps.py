@@ -95,7 +95,8 @@ def given_back(gradient: Tensor, where: Tensor, shape: list[int]) -> Tensor:
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, over: Over) -> tuple[Tensor, list[Attended]]:
-    """query (tokens, heads, size) and key, value (tokens, key heads, size) → (tokens, heads, size)."""
+    """query (tokens, heads, size) and key, value (tokens, key heads, size) → outputs (tokens, heads, size),
+    and what the way back needs of each part."""
     kept: list[Attended] = []
     outputs: list[Tensor] = []
     for part in over.parts:

@@ -43,7 +43,8 @@ def times_the_sum(rows: Tensor, matrix: Matrix, onednn: bool) -> Tensor:
 def times_back(
     gradient: Tensor, rows: Tensor, low: Tensor | None, matrix: Matrix, to_rows: bool, onednn: bool
 ) -> tuple[Tensor | None, list[Tensor]]:
-    """The gradient of `rows`, where it is wanted, and those of A and B, where they are."""
+    """gradient (rows, out) → the gradient of `rows` (rows, in), where it is wanted, and those of A (r, in)
+    and B (out, r), where there are such. `low` (rows, r): what lay between A and B."""
     found: Tensor | None = None
     if to_rows:
         found = product_by(gradient, matrix.weight.t(), None, onednn)

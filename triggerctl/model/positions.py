@@ -24,7 +24,8 @@ def per_position(model: CausalModel, hidden: Tensor, value: Callable[..., Tensor
     """`value(logits, *others)` at each row of `hidden` (positions, hidden) → (positions,).
 
     others: tensors that line up with `hidden`, handed on in the same pieces; no gradient flows into them.
-    `value` must treat every position by itself."""
+    `value` must treat every position by itself; it also sees filler, states and others of zeros, where it
+    must be finite with a finite derivative."""
     positions = hidden.shape[0]
     filler = model.rounded(positions) - positions if positions else 0
     if filler:
