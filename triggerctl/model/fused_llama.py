@@ -214,10 +214,10 @@ def _run(function: Callable[..., Any], *given: Any) -> Any:
 def _programs() -> Mapping[Callable[..., Any], Callable[..., Any]]:
     """Each function's program, or the function where there is none to be had."""
     functions = (llama_layers.layers, llama_layers.layers_back, llama_layers.layers_only)
-    return {function: compiled(function) for function in functions}
+    return {function: _compiled(function) for function in functions}
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function as a program of TorchScript's, or itself."""
     try:
         with warnings.catch_warnings():
