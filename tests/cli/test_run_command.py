@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from triggerctl.cli.app import main
+from triggerctl.errors import InterruptedRunError
 from triggerctl.experiment.claim import claim
 
 MakeExperiment = Callable[..., Path]
@@ -93,6 +94,17 @@ def test_an_experiment_that_another_process_runs_is_left_to_it(
     assert not (experiment / "results").exists()
     with claim(experiment):  # its process is gone, so the claim is free at once
         pass
+
+
+def test_what_was_begun_anew_goes_on_without_the_flag_that_began_it(
+    experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*given: object, **others: object) -> None:
+        raise InterruptedRunError("stopped at step 3")
+
+    monkeypatch.setattr("triggerctl.cli.run._train", stopped)
+    assert main(["run", "exp", "--fresh", "--threads", "1"]) == 130
+    assert capsys.readouterr().out.endswith("next      triggerctl run exp --threads 1\n")
 
 
 @pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda s: s.name)

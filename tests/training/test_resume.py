@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from triggerctl.errors import InputError, InterruptedRunError, RunError
 from triggerctl.experiment.state import run_status
 from triggerctl.experiment.stored_results import read_results
-from triggerctl.training.decision import Action
+from triggerctl.training.decision import Action, decide
 from triggerctl.training.events import Event, Stepped
 from triggerctl.training.settle import settle_skipped
 
@@ -222,6 +222,45 @@ def test_fresh_begins_anew_and_leaves_no_trace_of_what_was_interrupted(
     results = run(folder)
     assert results.name == begun
     assert_same(left_behind(results), undisturbed("naive, dropout"))
+
+
+def test_begun_anew_beside_finished_results_it_goes_on_all_the_same(
+    make: Callable[[str, str], Path], undisturbed: Callable[[str], dict[str, object]]
+) -> None:
+    folder = make("naive, dropout", "beside")
+    first = run(folder)
+    stop = threading.Event()
+
+    def listener(event: Event) -> None:
+        if isinstance(event, Stepped) and event.step == 3:
+            stop.set()
+
+    with pytest.raises(InterruptedRunError):
+        run(folder, fresh=True, listener=listener, stop=stop)
+    begun = state(folder)["results"]
+    assert begun != first.name
+    plan = planned(folder)
+    assert plan.action is Action.RESUME
+    assert f"beside {first.name}" in plan.reason
+    action, _, finished = decide(plan.folder, plan.config, plan.hash, dont_overwrite=True)
+    assert (action, finished) == (Action.SKIP, first)
+    told = (folder / "state.json").read_bytes()
+    (folder / "state.json").write_text("{", encoding="utf-8")
+    assert planned(folder).action is Action.SKIP
+    (folder / "state.json").write_bytes(told)
+    steps: list[int] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, Stepped):
+            steps.append(event.step)
+
+    results = run(folder, listener=note)
+    assert steps[0] == 4
+    assert results.name == begun
+    assert_same(left_behind(results), undisturbed("naive, dropout"))
+    assert state(folder)["status"] == "done"
+    assert planned(folder).action is Action.SKIP
+    assert not (folder / "checkpoints").exists()
 
 
 def test_another_configurations_checkpoints_are_left_alone(make: Callable[[str, str], Path]) -> None:

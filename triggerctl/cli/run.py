@@ -82,7 +82,7 @@ def command(
         _train(plan, device=device, threads=threads, processes=gpus_per_run, cache=not no_cache)
     except InterruptedRunError as stopped:
         with contextlib.suppress(OSError):  # nobody may be there to read it
-            console.next_step(globals_.line)
+            console.next_step(globals_.line_without("--fresh"))  # which would begin anew once more
         return stopped.exit_code
     console.next_step(
         globals_.suggest("report", experiment),

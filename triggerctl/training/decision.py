@@ -10,6 +10,7 @@ from triggerctl.config.models import ExperimentConfig
 from triggerctl.errors import InputError
 from triggerctl.experiment.fingerprint import differences
 from triggerctl.experiment.layout import ExperimentFolder
+from triggerctl.experiment.state import read_state
 from triggerctl.experiment.stored_results import StoredResults, read_results
 
 
@@ -39,6 +40,12 @@ def decide(
     ]
     if fresh:
         return Action.RUN, "trained anew, as --fresh asks", None
+    if same and not dont_overwrite and _is_begun_anew(folder, run_hash, same[0]):
+        return (
+            Action.RESUME,
+            f"goes on from its last checkpoint, beside {same[0].name}, which is finished",
+            None,
+        )
     if same:
         more = f"; older results of the same hash: {', '.join(p.name for p in same[1:])}" if same[1:] else ""
         return Action.SKIP, f"finished already with this very configuration, in {same[0].name}{more}", same[0]
@@ -55,6 +62,20 @@ def decide(
         why = _difference(stored[newest], config)
         return Action.RUN, f"trained beside {newest.name}, results of another configuration ({why})", None
     return Action.RUN, "not trained yet", None
+
+
+def _is_begun_anew(folder: ExperimentFolder, run_hash: str, finished: Path) -> bool:
+    """Whether the run was begun once more since it was finished, as --fresh does, and stopped on the way."""
+    try:
+        state = read_state(folder.state)
+    except InputError:  # finished results stand without it
+        return False
+    if state is None or state.hash != run_hash or state.status == "done" or state.results is None:
+        return False
+    # Results are named by the time at which they were begun.
+    is_later = state.results > finished.name
+    is_whole = (folder.results / state.results / "results.json").exists()
+    return is_later and not is_whole and any(folder.checkpoint(run_hash).glob("step-*"))
 
 
 def _read(results: Path) -> StoredResults | None:
