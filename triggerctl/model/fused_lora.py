@@ -37,20 +37,16 @@ class FusedLinear(Linear):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """x: (…, in) → (…, out)."""
-        name = None if args or kwargs else self._plainly_active()
-        if name is None:
+        matrix = None if args or kwargs else self.matrix()
+        if matrix is None or matrix.a is None or matrix.b is None:
             whole: Tensor = super().forward(x, *args, **kwargs)
             return whole
-        weight, bias = self._base()
-        # As under autocast: the adapter's weights may be kept wider than the model computes.
-        a, b = self._matrices(name)
-        if a.dtype != x.dtype:
-            a, b = a.to(x.dtype), b.to(x.dtype)
-        scaling = float(self.scaling[name])
+        if matrix.a.dtype != x.dtype:
+            # As under autocast: the adapter's weights may be kept wider than the model computes.
+            matrix = matrix._replace(a=matrix.a.to(x.dtype), b=matrix.b.to(x.dtype))
         if torch.is_grad_enabled():
-            fused: Tensor = _Fused.apply(x, weight, bias, a, b, scaling)  # type: ignore[no-untyped-call]
+            fused: Tensor = _Fused.apply(x, *matrix)  # type: ignore[no-untyped-call]
             return fused
-        matrix = Matrix(weight, bias, a, b, scaling)
         return _unflattened(times_the_sum(x.flatten(0, -2), matrix, takes_onednn(x)), x)
 
     def matrix(self) -> Matrix | None:
