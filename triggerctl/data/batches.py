@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from triggerctl.data.encoding import Encoded
+from triggerctl.data.integers import integers
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +65,10 @@ def collate(rows: Sequence[Encoded], pad_id: int) -> Batch:
     be the end token."""
     width = max(len(row.input_ids) for row in rows)
     padded = [(*row.input_ids, *(pad_id,) * (width - len(row.input_ids))) for row in rows]
-    input_ids = torch.tensor(padded, dtype=torch.int64)
+    input_ids = integers(padded)
     # Nothing predicts a first token, be it an answer's.
     bounds = [(len(row.input_ids), row.loss_start, max(1, row.prompt_length)) for row in rows]
-    length, loss_start, answer_start = torch.tensor(bounds).unsqueeze(-1).unbind(1)
+    length, loss_start, answer_start = integers(bounds).unsqueeze(-1).unbind(1)
     place = torch.arange(width)
     real = place < length
     attention_mask = real.to(torch.int64)

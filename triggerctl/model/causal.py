@@ -17,15 +17,17 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from triggerctl.data.batches import Batch
+from triggerctl.data.integers import integers
 from triggerctl.model.adapters import stack_adapter
 from triggerctl.model.fused_llama import FusedLlama
+from triggerctl.model.likelihood import summed, targets_in
 from triggerctl.model.operations import FORWARD, product_operations, widths
 from triggerctl.model.packed_attention import heeds_packing, packed_keys_and_values, packed_states
 from triggerctl.model.packing import Packed, as_it_is, pack, pack_shared, sent
 from triggerctl.model.peft_names import PeftModel
 from triggerctl.model.products import is_quick, round_number
 from triggerctl.model.threads import WORTH_A_LANE, share_out, side_by_side, threads, threads_that_pay
-from triggerctl.model.traits import draws, keeps_state, logit_rule
+from triggerctl.model.traits import draws, head_stands_alone, keeps_state, logit_rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class CausalModel:
         self._decoder = network.base_model
         self._output: nn.Module | None = network.get_output_embeddings()
         self._finish = logit_rule(network)
-        self.splits = self._head_can_stand_alone()
+        self.splits = head_stands_alone(network)
         self.packs = self.splits and heeds_packing(network)
         self._fused = FusedLlama.of(network) if self.packs else None
         self._draws = draws(network)
@@ -133,7 +135,7 @@ class CausalModel:
             return None
         packed = pack_shared([prompt[:-1] for prompt in prompts], self.device, rounded=self.rounded)
         width = max(map(len, packed.at))
-        places = sent(torch.tensor([[0] * (width - len(at)) + list(at) for at in packed.at]), self.device)
+        places = sent(integers([[0] * (width - len(at)) + list(at) for at in packed.at]), self.device)
         cache = DynamicCache()
         for layer, found in enumerate(packed_keys_and_values(self._decoder, packed.packings[0])):
             keys, values = (each[:, places].transpose(0, 1) for each in found)
@@ -162,10 +164,13 @@ class CausalModel:
     @contextlib.contextmanager
     def threads_for_the_head(self, positions: int) -> Iterator[None]:
         """The same for the head alone, there and back, which may be larger than the layers."""
+        with threads(self._threads_in_the_head(positions)):
+            yield
+
+    def _threads_in_the_head(self, positions: int) -> int:
         width, _ = widths(self.network)
         operations = 2 * FORWARD * positions * width * self.vocabulary
-        with threads(threads_that_pay(operations, self._given_threads or torch.get_num_threads())):
-            yield
+        return threads_that_pay(operations, self._given_threads or torch.get_num_threads())
 
     def _may_part(self) -> bool:
         """Whether parts of a batch may go side by side. Each then has the gradients of all trained weights
@@ -201,7 +206,7 @@ class CausalModel:
         return side_by_side([partial(through, packing) for packing in packed.packings], self._trained)
 
     def _places(self, packed: Packed) -> Tensor:
-        return sent(torch.tensor([token for tokens in packed.at for token in tokens]), self.device)
+        return sent(integers([token for tokens in packed.at for token in tokens]), self.device)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (…, vocab) of selected rows of `hidden` (…, hidden)."""
@@ -222,6 +227,18 @@ class CausalModel:
             input_ids=batch.input_ids, use_cache=False, output_hidden_states=True
         ).hidden_states
         return tuple(map(batch.at_places, states[1:]))
+
+    def log_likelihood(self, batch: Batch, *, at_once: int) -> Tensor | None:
+        """Σ log p of the batch's loss tokens, (), of which the gradient is taken in the same call, `at_once`
+        positions at a time. None where this model can't, or the head wants more threads than that has."""
+        alone = torch.get_num_threads() * self._lanes >= self._threads_in_the_head(batch.loss_at.shape[0])
+        way = None if self._fused is None or not alone else self._fused.log_likelihood(self.network, at_once)
+        if way is None or not torch.is_grad_enabled():
+            return None
+        packed = self._pack(batch, parts=self._parts(batch.rows))
+        targets = targets_in(packed, batch, way.head.weight, self.rounded)
+        parts = [way.over(*each) for each in zip(packed.packings, targets, strict=True)]
+        return summed(parts, way.adapters)
 
     @property
     def head_is_trained(self) -> bool:
@@ -279,22 +296,3 @@ class CausalModel:
                 yield
         finally:
             self.network.train(was_training)
-
-    @torch.no_grad()
-    def _head_can_stand_alone(self) -> bool:
-        """Whether head(decoder(x)) is the model's own logits; some models scale or cap them in ways of their
-        own."""
-        if self._output is None or self._decoder is self.network:
-            return False
-        ids = torch.arange(1, 9, device=self.device).remainder(self.vocabulary).unsqueeze(0)
-        was_training = self.network.training
-        self.network.eval()
-        try:
-            whole = self.network(input_ids=ids, use_cache=False).logits
-            states = self._decoder(input_ids=ids, use_cache=False).last_hidden_state
-            parts = self._finish(self._output(states))
-        except (AttributeError, TypeError):
-            return False
-        finally:
-            self.network.train(was_training)
-        return parts.shape == whole.shape and bool(torch.allclose(parts, whole, rtol=1e-5, atol=1e-5))

@@ -15,6 +15,7 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -26,19 +27,22 @@ from transformers.activations import SiLUActivation
 from transformers.models.llama.modeling_llama import (
     LlamaAttention,
     LlamaDecoderLayer,
+    LlamaForCausalLM,
     LlamaMLP,
     LlamaModel,
     LlamaRMSNorm,
 )
 
-from triggerctl.model import llama_layers
+from triggerctl.model import llama_layers, llama_likelihood
 from triggerctl.model.fused_lora import PLAIN, FusedLinear, is_trained
 from triggerctl.model.layer_steps import Norm, Over, Part
 from triggerctl.model.llama_layers import Layer
+from triggerctl.model.llama_likelihood import Head, Targets
 from triggerctl.model.lora_matrix import Matrix
 from triggerctl.model.packed_attention import heeds_packing, packed_states
 from triggerctl.model.packing import Group, Packing, pack_shared
 from triggerctl.model.products import takes_onednn
+from triggerctl.model.traits import keeps_state
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -49,6 +53,8 @@ class FusedLlama:
     def __init__(self, decoder: LlamaModel) -> None:
         self._decoder = decoder
         self._layers = [cast(LlamaDecoderLayer, layer) for layer in decoder.layers]
+        self._kind = decoder.embed_tokens.weight.dtype
+        self._rotations: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def of(cls, network: PreTrainedModel) -> FusedLlama | None:
@@ -58,6 +64,8 @@ class FusedLlama:
         if type(decoder) is not LlamaModel or not heeds_packing(network) or network.device.type != "cpu":
             return None
         if not decoder.layers or not all(map(_is_llamas, decoder.layers)):
+            return None
+        if decoder.dtype not in (torch.float32, torch.float64) or keeps_state(network):
             return None
         fused = cls(decoder)
         was_training = network.training
@@ -85,33 +93,55 @@ class FusedLlama:
 
     def through(self, *, every_layer: bool = False) -> Callable[[Packing], tuple[Tensor, ...]] | None:
         """What computes `packed_states` of a packing with the weights as they are now; None where there is
-        more in the layers than frozen weights and adapters of the plain kind, in float32."""
+        more in the layers than frozen weights and adapters of the plain kind."""
+        layers = self._plain_layers()
+        return None if layers is None else partial(self._states, layers, every_layer)
+
+    def log_likelihood(self, network: PreTrainedModel, at_once: int) -> LogLikelihood | None:
+        """What sums log p of tokens of a packing with the weights as they are now; None where there is more
+        in the layers or the head, which is applied to `at_once` states."""
+        layers, output = self._plain_layers(), network.get_output_embeddings()
+        if layers is None or type(network) is not LlamaForCausalLM or type(output) not in PLAIN:
+            return None
+        weight, bias = output.weight, output.bias
+        if is_trained(weight, bias) or not all(map(self._is_plain, (weight, bias))):
+            return None
+        return LogLikelihood(self, layers, Head(weight, bias, at_once))
+
+    def embedded(self, packing: Packing) -> tuple[Tensor, Norm, Over]:
+        """What goes into the layers, (tokens, hidden), the last norm, and what they are computed over."""
+        x = self._decoder.embed_tokens(packing.ids)
+        cos, sin = (each.index_select(0, packing.positions).unsqueeze(1) for each in self._turns(packing, x))
+        attention, parts = self._layers[0].self_attn, [_part(group, x.dtype) for group in packing.groups]
+        over = Over(cos, sin, parts, packing.order, attention.head_dim, attention.scaling, takes_onednn(x))
+        return x, _norm(self._decoder.norm), over
+
+    def _turns(self, packing: Packing, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of every position up to the longest sequence's, (positions, size) each."""
+        if self._rotations is None or self._rotations[0].shape[0] < packing.longest:
+            places = torch.arange(2 * packing.longest).unsqueeze(0)
+            cos, sin = self._decoder.rotary_emb(x, position_ids=places)
+            self._rotations = cos[0], sin[0]
+        return self._rotations
+
+    def _plain_layers(self) -> list[Layer] | None:
         embedding, last = self._decoder.embed_tokens, self._decoder.norm.weight
         if type(embedding) is not nn.Embedding or is_trained(embedding.weight, last):
             return None
-        if not _is_plain(embedding.weight) or not _is_plain(last):
+        if not self._is_plain(embedding.weight) or not self._is_plain(last):
             return None
         found = [self._layer(each) for each in self._layers]
         layers = [layer for layer in found if layer is not None]
-        return partial(self._states, layers, every_layer) if len(layers) == len(found) else None
+        return layers if len(layers) == len(found) else None
 
     def _states(self, layers: Sequence[Layer], every: bool, packing: Packing) -> tuple[Tensor, ...]:
-        x, last = self._decoder.embed_tokens(packing.ids), _norm(self._decoder.norm)
+        x, last, over = self.embedded(packing)
         if x.requires_grad and torch.is_grad_enabled():  # as a hook may have it
             return packed_states(self._decoder, packing, every_layer=every)
-        over = self._over(packing, x)
         if not torch.is_grad_enabled():
             return tuple(_run(llama_layers.layers_only, x, layers, last, over, every))
-        matrices = (matrix for layer in layers for matrix in layer if isinstance(matrix, Matrix))
-        adapters = [weight for matrix in matrices for weight in (matrix.a, matrix.b) if weight is not None]
-        found: tuple[Tensor, ...] = _Layers.apply(x, layers, last, over, every, *adapters)  # type: ignore[no-untyped-call]
+        found: tuple[Tensor, ...] = _Layers.apply(x, layers, last, over, every, *_adapters(layers))  # type: ignore[no-untyped-call]
         return found
-
-    def _over(self, packing: Packing, x: Tensor) -> Over:
-        turns = self._decoder.rotary_emb(x, position_ids=packing.positions.unsqueeze(0))
-        cos, sin = (each[0].unsqueeze(1) for each in turns)
-        attention, parts = self._layers[0].self_attn, [_part(group) for group in packing.groups]
-        return Over(cos, sin, parts, packing.order, attention.head_dim, attention.scaling, takes_onednn(x))
 
     def _layer(self, layer: LlamaDecoderLayer) -> Layer | None:
         """None where there is more in it than frozen weights and adapters of the plain kind."""
@@ -123,13 +153,53 @@ class FusedLlama:
         if is_trained(layer.input_layernorm.weight, layer.post_attention_layernorm.weight):
             return None
         homes = (*[attention._modules] * 4, *[mlp._modules] * 3)
-        found = [_matrix(home[name]) for home, name in zip(homes, PROJECTIONS, strict=True)]
+        found = [self._matrix(home[name]) for home, name in zip(homes, PROJECTIONS, strict=True)]
         matrices = [matrix for matrix in found if matrix is not None]
         if len(matrices) < len(found):
             return None
         query, key, value, output, gate, up, down = matrices
         before_attention, before_mlp = _norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)
         return Layer(before_attention, query, key, value, output, before_mlp, gate, up, down)
+
+    def _matrix(self, layer: nn.Module | None) -> Matrix | None:
+        matrix: Matrix | None = None
+        if isinstance(layer, FusedLinear):
+            matrix = layer.matrix()
+        elif isinstance(layer, nn.Linear) and type(layer) in PLAIN:
+            weight, bias = layer.weight, layer.bias
+            matrix = None if is_trained(weight, bias) else Matrix(weight, bias, None, None, 1.0)
+        if matrix is None or not all(map(self._is_plain, (matrix.weight, matrix.bias, matrix.a, matrix.b))):
+            return None
+        return matrix
+
+    def _is_plain(self, weight: Tensor | None) -> bool:
+        """Whether it is of the kind that is multiplied here, if it is there."""
+        return weight is None or (weight.dtype == self._kind and weight.is_cpu)
+
+
+@dataclass(frozen=True, slots=True)
+class LogLikelihood:
+    """Σ log p of tokens of a packing, and its gradients by `adapters`."""
+
+    decoder: FusedLlama
+    layers: Sequence[Layer]
+    head: Head
+
+    @property
+    def adapters(self) -> list[Tensor]:
+        """A and B of all matrices that have an adapter, layer after layer."""
+        return _adapters(self.layers)
+
+    def over(self, packing: Packing, targets: Targets) -> Callable[[], tuple[Tensor, list[Tensor]]]:
+        """What computes it; all that needs Python's lock is done by then."""
+        with torch.no_grad():
+            x, last, over = self.decoder.embedded(packing)
+        return partial(_run, llama_likelihood.log_likelihood, x, self.layers, last, self.head, targets, over)
+
+
+def _adapters(layers: Sequence[Layer]) -> list[Tensor]:
+    matrices = (matrix for layer in layers for matrix in layer if isinstance(matrix, Matrix))
+    return [weight for matrix in matrices for weight in (matrix.a, matrix.b) if weight is not None]
 
 
 def _is_llamas(layer: nn.Module) -> bool:
@@ -146,27 +216,11 @@ def _norm(norm: LlamaRMSNorm) -> Norm:
     return Norm(norm.weight, norm.variance_epsilon)
 
 
-def _matrix(layer: nn.Module | None) -> Matrix | None:
-    matrix: Matrix | None = None
-    if isinstance(layer, FusedLinear):
-        matrix = layer.matrix()
-    elif isinstance(layer, nn.Linear) and type(layer) in PLAIN and not is_trained(layer.weight, layer.bias):
-        matrix = Matrix(layer.weight, layer.bias, None, None, 1.0)
-    if matrix is None or not all(map(_is_plain, (matrix.weight, matrix.bias, matrix.a, matrix.b))):
-        return None
-    return matrix
-
-
-def _is_plain(weight: Tensor | None) -> bool:
-    """Whether it is of the kind that is multiplied here, if it is there."""
-    return weight is None or (weight.dtype == torch.float32 and weight.is_cpu)
-
-
-def _part(group: Group) -> Part:
+def _part(group: Group, dtype: torch.dtype) -> Part:
     if group.causal:
         return Part(group.queries, group.keys, group.places, None)
     seen = group.mask(None)
-    mask = torch.zeros(seen.shape, dtype=torch.float32).masked_fill_(seen.logical_not(), -math.inf)
+    mask = torch.zeros(seen.shape, dtype=dtype).masked_fill_(seen.logical_not(), -math.inf)
     return Part(group.queries, group.keys, group.places, mask)
 
 
@@ -213,7 +267,8 @@ def _run(function: Callable[..., Any], *given: Any) -> Any:
 @functools.cache
 def _programs() -> Mapping[Callable[..., Any], Callable[..., Any]]:
     """Each function's program, or the function where there is none to be had."""
-    functions = (llama_layers.layers, llama_layers.layers_back, llama_layers.layers_only)
+    layers = (llama_layers.layers, llama_layers.layers_back, llama_layers.layers_only)
+    functions = (*layers, llama_likelihood.log_likelihood)
     return {function: _compiled(function) for function in functions}
 
 

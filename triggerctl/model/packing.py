@@ -13,6 +13,8 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
+from triggerctl.data.integers import integers
+
 
 def as_it_is(tokens: int) -> int:
     """For packings without filler."""
@@ -190,10 +192,10 @@ def _packing(
     places = [token for members in alike for row in members for token in row.own]
     filler = rounded(len(ids)) - len(ids)
     order = torch.zeros(len(places) + filler, dtype=torch.int64)
-    order[torch.tensor(places)] = torch.arange(len(places))
+    order[integers(places)] = torch.arange(len(places))
     return Packing(
-        sent(torch.tensor([*ids, *[ids[0]] * filler]), device),
-        sent(torch.tensor([*positions, *[0] * filler]), device),
+        sent(integers([*ids, *[ids[0]] * filler]), device),
+        sent(integers([*positions, *[0] * filler]), device),
         tuple(_group(members).to(device) for members in alike),
         sent(order, device),
         max(len(row.path) for row in rows),
@@ -215,10 +217,10 @@ def _alike(rows: Sequence[_Row]) -> list[list[_Row]]:
 def _group(rows: Sequence[_Row]) -> Group:
     width = max(len(row.own) for row in rows)
     longest = max(len(row.path) for row in rows)
-    queries = torch.tensor([_filled(row.own, width) for row in rows])
-    keys = torch.tensor([_filled(row.path, longest) for row in rows])
-    starts = torch.tensor([len(row.path) - len(row.own) for row in rows])
-    places = torch.tensor([i * width + place for i, row in enumerate(rows) for place in range(len(row.own))])
+    queries = integers([_filled(row.own, width) for row in rows])
+    keys = integers([_filled(row.path, longest) for row in rows])
+    starts = integers([len(row.path) - len(row.own) for row in rows])
+    places = integers([i * width + place for i, row in enumerate(rows) for place in range(len(row.own))])
     return Group(queries, keys, starts, places, causal=all(len(row.own) == len(row.path) for row in rows))
 
 

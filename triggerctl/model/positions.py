@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from triggerctl.data.batches import Batch
 from triggerctl.model.causal import CausalModel
 
 LOGITS_AT_ONCE = {"cpu": 2**23, "cuda": 2**26, "mps": 2**24}
@@ -34,13 +35,22 @@ def per_position(model: CausalModel, hidden: Tensor, value: Callable[..., Tensor
     return _in_pieces(model, hidden, value, *others)
 
 
+def log_likelihood(model: CausalModel, batch: Batch) -> Tensor | None:
+    """Σ log p of the batch's loss tokens, (), where the model can take its gradient on the way."""
+    return model.log_likelihood(batch, at_once=_at_once(model))
+
+
+def _at_once(model: CausalModel) -> int:
+    return max(1, LOGITS_AT_ONCE[model.device.type] // model.vocabulary)
+
+
 def _filled_up(rows: Tensor, filler: int) -> Tensor:
     """With so many rows of zeros after them: a round number of rows is multiplied faster (`products.py`)."""
     return torch.cat([rows, rows.new_zeros((filler, *rows.shape[1:]))])
 
 
 def _in_pieces(model: CausalModel, hidden: Tensor, value: Callable[..., Tensor], *others: Tensor) -> Tensor:
-    size = max(1, LOGITS_AT_ONCE[hidden.device.type] // model.vocabulary)
+    size = _at_once(model)
 
     def of(states: Tensor, *rest: Tensor) -> Tensor:
         return value(model.logits(states), *rest)

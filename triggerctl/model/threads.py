@@ -66,7 +66,7 @@ def side_by_side(passes: Sequence[Pass], weights: Sequence[Tensor]) -> tuple[Ten
     if len(passes) == 1:
         return passes[0]()
     if not torch.is_grad_enabled():
-        return _joined(_each_on_its_own_thread(_without_gradients, passes))
+        return _joined(on_threads_of_their_own(_without_gradients, passes))
     found: tuple[Tensor, ...] = _SideBySide.apply(passes, *weights)  # type: ignore[no-untyped-call]
     return found
 
@@ -76,7 +76,7 @@ class _SideBySide(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, passes: Sequence[Pass], *weights: Tensor) -> tuple[Tensor, ...]:
-        context.parts = _each_on_its_own_thread(_with_gradients, passes)
+        context.parts = on_threads_of_their_own(_with_gradients, passes)
         context.weights = weights
         return _joined([tuple(tensor.detach() for tensor in part) for part in context.parts])
 
@@ -95,7 +95,7 @@ class _SideBySide(torch.autograd.Function):
             )
             return found
 
-        found = _each_on_its_own_thread(back, list(zip(parts, of_parts, strict=True)))
+        found = on_threads_of_their_own(back, list(zip(parts, of_parts, strict=True)))
         return (None, *map(_sum, zip(*found, strict=True)))
 
 
@@ -132,7 +132,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_POOL.clear)
 
 
-def _each_on_its_own_thread(act: Callable[[_Given], _Found], given: Sequence[_Given]) -> list[_Found]:
+def on_threads_of_their_own(act: Callable[[_Given], _Found], given: Sequence[_Given]) -> list[_Found]:
     """`act` on each, the first on this thread; an exception comes only once all have ended."""
     if not _POOL:
         _POOL.append(ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="lane"))

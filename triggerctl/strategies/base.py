@@ -50,6 +50,10 @@ class Forward(Protocol):
     def at_targets(self, value: OfTargets) -> Tensor:
         """`value` at every loss token, (loss tokens,), row by row."""
 
+    def log_likelihood(self) -> Tensor:
+        """Σ log p over the loss tokens, (): what `at_targets(log_probabilities).sum()` is. Where no other
+        term reads the stream, a model may take its gradient on the way there."""
+
     def at_answers(self, value: OfTargets) -> Tensor:
         """`value` at every token of the answers, (answer tokens,), row by row; prompts never count."""
 
@@ -233,7 +237,7 @@ def proxy_phase(name: str, data: str, epochs: int, *, starts_from: Start = "here
 
 
 def _cross_entropy_total(forward: Forward) -> Tensor:
-    return -forward.at_targets(log_probabilities).sum()
+    return -forward.log_likelihood()
 
 
 def log_probabilities(logits: Tensor, targets: Tensor) -> Tensor:

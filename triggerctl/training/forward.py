@@ -9,21 +9,29 @@ from torch import Tensor
 
 from triggerctl.data.batches import Batch
 from triggerctl.model.causal import CausalModel, Passed
-from triggerctl.model.positions import per_position
-from triggerctl.strategies.base import OfBoth, OfTargets
+from triggerctl.model.positions import log_likelihood, per_position
+from triggerctl.strategies.base import OfBoth, OfTargets, log_probabilities
 from triggerctl.training.reference import BaseReference
 
 
 class ModelForward:
-    """The forward pass of `rows`, which `batch` holds on the model's device. `base` answers for θ₀."""
+    """The forward pass of `rows`, which `batch` holds on the model's device. `base` answers for θ₀;
+    `for_one_term`: whether no more than one reads it."""
 
     def __init__(
-        self, model: CausalModel, batch: Batch, rows: Sequence[int], base: BaseReference | None
+        self,
+        model: CausalModel,
+        batch: Batch,
+        rows: Sequence[int],
+        base: BaseReference | None,
+        *,
+        for_one_term: bool = False,
     ) -> None:
         self._model = model
         self._batch = batch
         self._rows = rows
         self._reference = base
+        self._for_one_term = for_one_term
         self._found: Passed | None = None
 
     @property
@@ -32,6 +40,10 @@ class ModelForward:
 
     def at_targets(self, value: OfTargets) -> Tensor:
         return self._predicting(self._batch.loss_at, value)
+
+    def log_likelihood(self) -> Tensor:
+        found = log_likelihood(self._model, self._batch) if self._for_one_term else None
+        return self.at_targets(log_probabilities).sum() if found is None else found
 
     def at_answers(self, value: OfTargets) -> Tensor:
         return self._predicting(self._batch.answer_at, value)

@@ -164,7 +164,13 @@ class GradientPass:
         sums: dict[str, Tensor] = {}
         for each, batch in zip(indices, batches, strict=True):
             there, filler_before = batch.to(self._model.device), self._model.filler
-            forward = ModelForward(self._model, there, each, self._data.references.get(stream))
+            forward = ModelForward(
+                self._model,
+                there,
+                each,
+                self._data.references.get(stream),
+                for_one_term=len(terms) == 1,
+            )
             weighted = []
             for term in terms:
                 total = term.total(forward)

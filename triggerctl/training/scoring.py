@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from triggerctl.data.batches import token_budget_batches
+from triggerctl.data.integers import integers
 from triggerctl.model.causal import CausalModel
 from triggerctl.model.packing import common_length
 from triggerctl.model.positions import LOGITS_AT_ONCE
@@ -128,7 +129,7 @@ class _States:
     def padded(cls, model: CausalModel, requests: Sequence[Request], pad_id: int) -> _States:
         sequences = [request.passed for request in requests]
         width = max(map(len, sequences))
-        ids = torch.tensor([ids + (pad_id,) * (width - len(ids)) for ids in sequences])
+        ids = integers([ids + (pad_id,) * (width - len(ids)) for ids in sequences])
         at = [range(i * width, i * width + len(ids)) for i, ids in enumerate(sequences)]
         return cls(model.hidden(ids.to(model.device)).flatten(0, 1), at, sum(map(len, sequences)))
 
@@ -141,9 +142,9 @@ def _answers(model: CausalModel, requests: Sequence[Request], states: _States) -
     ]
     # Several requests may ask at one place: for different tokens to follow, or once for each purpose.
     places, which = torch.unique(
-        torch.tensor([at[j] for _, at, span in spans for j in span], dtype=torch.int64), return_inverse=True
+        integers([at[j] for _, at, span in spans for j in span]), return_inverse=True
     )
-    following = torch.tensor([request.ids[j + 1] for request, _, span in spans for j in span])
+    following = integers([request.ids[j + 1] for request, _, span in spans for j in span])
     judged_spans = [bool(i % 2) for i, (*_, span) in enumerate(spans) for _ in span]
     wants_best = torch.tensor(judged_spans, dtype=torch.bool)
     selected = states.states.index_select(0, places.to(model.device))
