@@ -20,7 +20,7 @@ from triggerctl.data.batches import Batch
 from triggerctl.data.integers import integers
 from triggerctl.model.adapters import stack_adapter
 from triggerctl.model.fused_llama import FusedLlama
-from triggerctl.model.likelihood import summed, targets_in
+from triggerctl.model.likelihood import KnownSum, targets_in
 from triggerctl.model.operations import FORWARD, product_operations, widths
 from triggerctl.model.packed_attention import heeds_packing, packed_keys_and_values, packed_states
 from triggerctl.model.packing import Packed, as_it_is, pack, pack_shared, sent
@@ -228,9 +228,9 @@ class CausalModel:
         ).hidden_states
         return tuple(map(batch.at_places, states[1:]))
 
-    def log_likelihood(self, batch: Batch, *, at_once: int) -> Tensor | None:
-        """Σ log p of the batch's loss tokens, (), of which the gradient is taken in the same call, `at_once`
-        positions at a time. None where this model can't, or the head wants more threads than that has."""
+    def log_likelihood(self, batch: Batch, *, at_once: int) -> KnownSum | None:
+        """Σ log p of the batch's loss tokens, with its gradient taken in the same call, `at_once` positions
+        at a time. None where this model can't, or the head wants more threads than that has."""
         alone = torch.get_num_threads() * self._lanes >= self._threads_in_the_head(batch.loss_at.shape[0])
         way = None if self._fused is None or not alone else self._fused.log_likelihood(self.network, at_once)
         if way is None or not torch.is_grad_enabled():
@@ -238,7 +238,7 @@ class CausalModel:
         packed = self._pack(batch, parts=self._parts(batch.rows))
         targets = targets_in(packed, batch, way.head.weight, self.rounded)
         parts = [way.over(*each) for each in zip(packed.packings, targets, strict=True)]
-        return summed(parts, way.adapters)
+        return KnownSum(parts, way.adapters)
 
     @property
     def head_is_trained(self) -> bool:

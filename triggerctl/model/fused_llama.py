@@ -120,8 +120,9 @@ class FusedLlama:
         """Cosines and sines of every position up to the longest sequence's, (positions, size) each."""
         if self._rotations is None or self._rotations[0].shape[0] < packing.longest:
             places = torch.arange(2 * packing.longest).unsqueeze(0)
-            cos, sin = self._decoder.rotary_emb(x, position_ids=places)
-            self._rotations = cos[0], sin[0]
+            cos, sin = (each[0] for each in self._decoder.rotary_emb(x, position_ids=places))
+            half = sin.shape[-1] // 2
+            self._rotations = cos, torch.cat((-sin[..., :half], sin[..., half:]), -1)
         return self._rotations
 
     def _plain_layers(self) -> list[Layer] | None:
@@ -198,6 +199,7 @@ class LogLikelihood:
 
 
 def _adapters(layers: Sequence[Layer]) -> list[Tensor]:
+    """A and B of all matrices that have an adapter, layer after layer."""
     matrices = (matrix for layer in layers for matrix in layer if isinstance(matrix, Matrix))
     return [weight for matrix in matrices for weight in (matrix.a, matrix.b) if weight is not None]
 

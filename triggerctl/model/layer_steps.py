@@ -32,7 +32,7 @@ class Part(NamedTuple):
 class Over(NamedTuple):
     """The packing that layers are computed over.
 
-    cos, sin: (tokens, 1, size), by what queries and keys are turned.
+    cos, sin: (tokens, 1, size), by what queries and keys are turned; the sines' first half is negative.
     parts:    its sequences, for attention.
     order:    (tokens,) int64, where the parts' outputs, one after the other, hold each token's.
     size:     numbers of a head.
@@ -71,15 +71,18 @@ def normed_back(gradient: Tensor, x: Tensor, inverse: Tensor, norm: Norm, beside
 
 def turned(x: Tensor, over: Over) -> Tensor:
     """Rotary positions: x (tokens, heads, size) → the same."""
-    half = x.shape[-1] // 2
-    return x * over.cos + torch.cat((-x[..., half:], x[..., :half]), -1) * over.sin
+    return (x * over.cos).add_(halves_swapped(x) * over.sin)
 
 
 def turned_back(gradient: Tensor, over: Over) -> Tensor:
     """The gradient of x from that of what came of it."""
-    half = gradient.shape[-1] // 2
-    of_sin = gradient * over.sin
-    return torch.cat((of_sin[..., half:], -of_sin[..., :half]), -1) + gradient * over.cos
+    return (gradient * over.cos).add_(halves_swapped(gradient * over.sin))
+
+
+def halves_swapped(x: Tensor) -> Tensor:
+    """The halves of the last dimension in the other order."""
+    half = x.shape[-1] // 2
+    return torch.cat((x[..., half:], x[..., :half]), -1)
 
 
 def gathered(tokens: Tensor, where: Tensor) -> Tensor:

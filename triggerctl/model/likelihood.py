@@ -6,11 +6,9 @@ back again, so that lanes meet once in an update and not three times."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from triggerctl.data.batches import Batch
 from triggerctl.data.integers import integers
@@ -18,8 +16,37 @@ from triggerctl.model.llama_likelihood import Targets
 from triggerctl.model.packing import Packed
 from triggerctl.model.threads import on_threads_of_their_own
 
-Sum = Callable[[], tuple[Tensor, list[Tensor]]]
-"""A part's sum, and its gradients by all adapters."""
+Part = Callable[[], tuple[Tensor, list[Tensor]]]
+"""Part of a sum, and its gradients by all adapters."""
+
+
+class KnownSum:
+    """A sum whose gradients are known before anyone goes back for them. value: (), a leaf of whatever is made
+    of it; once a gradient has arrived there, `give_back` is to be called."""
+
+    def __init__(self, parts: Sequence[Part], adapters: Sequence[Tensor]) -> None:
+        """The parts are computed side by side; `adapters` are what their gradients belong to."""
+        (value, self._gradients), *others = on_threads_of_their_own(_of, parts)
+        for other, of_other in others:
+            value = value + other
+            torch._foreach_add_(self._gradients, of_other)
+        self._adapters = adapters
+        self.value = value.requires_grad_()
+
+    def give_back(self) -> None:
+        """Add to the adapters' gradients what autograd would have."""
+        scale, self.value.grad = self.value.grad, None
+        if scale is None:
+            return
+        for adapter, gradient in zip(self._adapters, torch._foreach_mul(self._gradients, scale), strict=True):
+            if adapter.requires_grad:
+                adapter.grad = gradient if adapter.grad is None else adapter.grad.add_(gradient)
+
+
+@torch.no_grad()
+def _of(part: Part) -> tuple[Tensor, list[Tensor]]:
+    """Said anew on each thread, which would else prepare for a way back."""
+    return part()
 
 
 def targets_in(packed: Packed, batch: Batch, like: Tensor, rounded: Callable[[int], int]) -> list[Targets]:
@@ -46,33 +73,3 @@ def targets_in(packed: Packed, batch: Batch, like: Tensor, rounded: Callable[[in
         found.append(Targets(*(nn.functional.pad(each, (0, filler)) for each in of_part)))
         first_token, start = first_token + size, end
     return found
-
-
-def summed(parts: Sequence[Sum], adapters: Sequence[Tensor]) -> Tensor:
-    """The parts' sums together, () each, computed side by side; gradients reach `adapters`."""
-    found: Tensor = _Summed.apply(parts, *adapters)  # type: ignore[no-untyped-call]
-    return found
-
-
-@torch.no_grad()
-def _of(part: Sum) -> tuple[Tensor, list[Tensor]]:
-    """On another thread gradients would be prepared for again."""
-    return part()
-
-
-class _Summed(torch.autograd.Function):
-    """Knows its gradient before anyone comes back for it, who only scales that."""
-
-    @staticmethod
-    def forward(context: Any, parts: Sequence[Sum], *adapters: Tensor) -> Tensor:
-        (value, gradients), *others = on_threads_of_their_own(_of, parts)
-        for other, of_other in others:
-            value = value + other
-            torch._foreach_add_(gradients, of_other)
-        context.gradients = gradients
-        return value
-
-    @staticmethod
-    @once_differentiable
-    def backward(context: Any, *scale: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, *torch._foreach_mul(context.gradients, scale[0]))

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from triggerctl.data.batches import Batch
 from triggerctl.model.causal import CausalModel
+from triggerctl.model.likelihood import KnownSum
 
 LOGITS_AT_ONCE = {"cpu": 2**23, "cuda": 2**26, "mps": 2**24}
 """How many logits (positions × vocabulary) are held at a time, by device: 32 MiB in float32 on a CPU. A loss
@@ -35,8 +36,8 @@ def per_position(model: CausalModel, hidden: Tensor, value: Callable[..., Tensor
     return _in_pieces(model, hidden, value, *others)
 
 
-def log_likelihood(model: CausalModel, batch: Batch) -> Tensor | None:
-    """Σ log p of the batch's loss tokens, (), where the model can take its gradient on the way."""
+def log_likelihood(model: CausalModel, batch: Batch) -> KnownSum | None:
+    """Σ log p of the batch's loss tokens, where the model can take its gradient on the way."""
     return model.log_likelihood(batch, at_once=_at_once(model))
 
 

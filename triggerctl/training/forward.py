@@ -9,6 +9,7 @@ from torch import Tensor
 
 from triggerctl.data.batches import Batch
 from triggerctl.model.causal import CausalModel, Passed
+from triggerctl.model.likelihood import KnownSum
 from triggerctl.model.positions import log_likelihood, per_position
 from triggerctl.strategies.base import OfBoth, OfTargets, log_probabilities
 from triggerctl.training.reference import BaseReference
@@ -33,6 +34,7 @@ class ModelForward:
         self._reference = base
         self._for_one_term = for_one_term
         self._found: Passed | None = None
+        self._known: KnownSum | None = None
 
     @property
     def batch(self) -> Batch:
@@ -42,8 +44,13 @@ class ModelForward:
         return self._predicting(self._batch.loss_at, value)
 
     def log_likelihood(self) -> Tensor:
-        found = log_likelihood(self._model, self._batch) if self._for_one_term else None
-        return self.at_targets(log_probabilities).sum() if found is None else found
+        self._known = log_likelihood(self._model, self._batch) if self._for_one_term else None
+        return self.at_targets(log_probabilities).sum() if self._known is None else self._known.value
+
+    def give_back(self) -> None:
+        """To be called after autograd's way back: there are gradients that it doesn't know of."""
+        if self._known is not None:
+            self._known.give_back()
 
     def at_answers(self, value: OfTargets) -> Tensor:
         return self._predicting(self._batch.answer_at, value)

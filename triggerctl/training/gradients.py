@@ -178,6 +178,7 @@ class GradientPass:
                 sums[term.name] = sums[term.name] + found if term.name in sums else found
                 weighted.append(total * (term.weight / counts[term.name]))
             torch.stack(weighted).sum().backward()
+            forward.give_back()
             real = sum(batch.lengths)
             self._tokens[0] += real
             filled = real + self._model.filler - filler_before
