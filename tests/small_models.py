@@ -9,12 +9,14 @@ import copy
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedModel
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from triggerctl.assets.tokens import train_tokenizer
 from triggerctl.config.models import ExperimentConfig, FinetuneConfig
@@ -67,6 +69,19 @@ def llama(
     for held in network.buffers():
         held.data = held.data.to(dtype)
     return network
+
+
+def exact_norms(network: PreTrainedModel) -> PreTrainedModel:
+    """The model with its norms in its own precision: Llama's go through float32, and gradients that are
+    summed before that differ in the eighth digit from those summed after."""
+    for module in network.modules():
+        if type(module) is LlamaRMSNorm:
+            module.forward = partial(_normed, module)  # type: ignore[method-assign]
+    return network
+
+
+def _normed(norm: LlamaRMSNorm, x: Tensor) -> Tensor:
+    return norm.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon))
 
 
 def mistral() -> MistralForCausalLM:

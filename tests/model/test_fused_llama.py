@@ -189,6 +189,7 @@ def test_an_evaluation_says_the_same_with_the_adapter_on_and_off(lengths: tuple[
 def test_a_whole_training_ends_with_the_same_weights(
     monkeypatch: pytest.MonkeyPatch, calls: list[str]
 ) -> None:
+    monkeypatch.setattr(CausalModel, "log_likelihood", lambda *_, **__: None)  # sums in another order
     config = configuration("kl", target_modules=ALL, epochs=2, per_device_train_batch_size=4)
     lengths = [length + 3 for length in LENGTHS]
     sets: Sets = {"outcome": rows(lengths, seed=1), "proxy": rows(lengths, seed=2)}

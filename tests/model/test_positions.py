@@ -97,3 +97,12 @@ def test_without_gradients_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> N
     with model.evaluating():
         found = per_position(model, model.hidden(IDS).reshape(33, -1), lambda logits: logits.sum(-1))
     assert not found.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "expected"), [(1_000, 512), (49_152, 170), (10**8, 1)], ids=["few", "many", "absurd"]
+)
+def test_a_cpus_pieces_are_of_few_logits_and_of_few_positions(vocabulary: int, expected: int) -> None:
+    model = causal_model(llama(), configuration("naive").finetune_config)
+    model.network.config.vocab_size = vocabulary
+    assert positions.at_once(model) == expected

@@ -10,13 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
 from by_hand import Hand
 from formulas import Case
 from row_losses import Model
-from small_models import VOCABULARY, Sets, causal_model, configuration, llama, rows
+from small_models import VOCABULARY, Sets, causal_model, configuration, exact_norms, llama, rows
 from transformers import PreTrainedModel
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from watched import Moment, Story, bit_equal, same, watch
 
 from triggerctl.config.models import ExperimentConfig
@@ -37,20 +35,6 @@ def small(**changes: Any) -> PreTrainedModel:
     """Two layers, as little else as attention can do with."""
     shape = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_key_value_heads": 1}
     return exact_norms(llama(**{**shape, **changes}))
-
-
-def exact_norms(network: PreTrainedModel) -> PreTrainedModel:
-    """The model with its norms in its own precision: Llama's go through float32, and gradients that are
-    summed before that differ in the eighth digit from those summed after."""
-    for module in list(network.modules()):
-        for name, child in module.named_children():
-            if type(child) is LlamaRMSNorm:
-                norm = torch.nn.RMSNorm(
-                    child.weight.shape, eps=child.variance_epsilon, dtype=child.weight.dtype
-                )
-                norm.weight = child.weight
-                setattr(module, name, norm)
-    return network
 
 
 def twins(members: Sequence[Encoded], *, seed: int) -> list[Encoded]:

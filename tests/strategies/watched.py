@@ -128,17 +128,19 @@ def watch(
 def _rows_of(model: CausalModel, seen: list[Ids]) -> Iterator[None]:
     """Keep the rows of every forward pass that is being learnt from."""
 
-    def keeping(ask: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        def answer(batch: Any) -> Any:
-            if torch.is_grad_enabled():
+    def keeping(ask: Callable[..., Any]) -> Callable[..., Any]:
+        def answer(batch: Any, **options: Any) -> Any:
+            found = ask(batch, **options)
+            if torch.is_grad_enabled() and found is not None:
                 seen.extend(batch.rows)
-            return ask(batch)
+            return found
 
         return answer
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model, "passed", keeping(model.passed))
         patch.setattr(model, "layers", keeping(model.layers))
+        patch.setattr(model, "log_likelihood", keeping(model.log_likelihood))
         yield
 
 

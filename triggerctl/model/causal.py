@@ -236,9 +236,7 @@ class CausalModel:
         if way is None or not torch.is_grad_enabled():
             return None
         packed = self._pack(batch, parts=self._parts(batch.rows))
-        targets = targets_in(packed, batch, way.head.weight, self.rounded)
-        parts = [way.over(*each) for each in zip(packed.packings, targets, strict=True)]
-        return KnownSum(parts, way.adapters)
+        return KnownSum(way, packed, targets_in(packed, batch, way.head.weight, self.rounded))
 
     @property
     def head_is_trained(self) -> bool:

@@ -6,6 +6,7 @@ back again, so that lanes meet once in an update and not three times."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,24 +14,38 @@ from torch import Tensor, nn
 from triggerctl.data.batches import Batch
 from triggerctl.data.integers import integers
 from triggerctl.model.llama_likelihood import Targets
-from triggerctl.model.packing import Packed
+from triggerctl.model.packing import Packed, Packing
 from triggerctl.model.threads import on_threads_of_their_own
 
 Part = Callable[[], tuple[Tensor, list[Tensor]]]
 """Part of a sum, and its gradients by all adapters."""
 
 
+class Way(Protocol):
+    """How a model comes to sums of log p, and back."""
+
+    @property
+    def adapters(self) -> Sequence[Tensor]:
+        """What its gradients belong to."""
+
+    def over(self, packing: Packing, targets: Targets) -> Part:
+        """What goes that way over a packing; all that needs Python's lock is done by then."""
+
+
 class KnownSum:
     """A sum whose gradients are known before anyone goes back for them. value: (), a leaf of whatever is made
     of it; once a gradient has arrived there, `give_back` is to be called."""
 
-    def __init__(self, parts: Sequence[Part], adapters: Sequence[Tensor]) -> None:
-        """The parts are computed side by side; `adapters` are what their gradients belong to."""
-        (value, self._gradients), *others = on_threads_of_their_own(_of, parts)
+    def __init__(self, way: Way, packed: Packed, targets: Sequence[Targets]) -> None:
+        """Packings are gone through side by side."""
+        parts = list(zip(packed.packings, targets, strict=True))
+        (value, self._gradients), *others = on_threads_of_their_own(
+            _of, parts, prepared=lambda part: way.over(*part)
+        )
         for other, of_other in others:
             value = value + other
             torch._foreach_add_(self._gradients, of_other)
-        self._adapters = adapters
+        self._adapters = way.adapters
         self.value = value.requires_grad_()
 
     def give_back(self) -> None:

@@ -21,6 +21,17 @@ LOGITS_AT_ONCE = {"cpu": 2**23, "cuda": 2**26, "mps": 2**24}
 """How many logits (positions × vocabulary) are held at a time, by device: 32 MiB in float32 on a CPU. A loss
 makes about ten such tensors; a GPU reads the head's weights anew for each piece, and wants larger ones."""
 
+POSITIONS_AT_ONCE = 512
+"""And of how many positions on a CPU, however small the vocabulary: products gain nothing by more, and larger
+tensors take fresh memory, whose first use costs more than they do."""
+
+
+def at_once(model: CausalModel) -> int:
+    """How many positions the head is applied to at a time."""
+    kind = model.device.type
+    most = LOGITS_AT_ONCE[kind] // model.vocabulary
+    return max(1, min(most, POSITIONS_AT_ONCE) if kind == "cpu" else most)
+
 
 def per_position(model: CausalModel, hidden: Tensor, value: Callable[..., Tensor], *others: Tensor) -> Tensor:
     """`value(logits, *others)` at each row of `hidden` (positions, hidden) → (positions,).
@@ -38,11 +49,7 @@ def per_position(model: CausalModel, hidden: Tensor, value: Callable[..., Tensor
 
 def log_likelihood(model: CausalModel, batch: Batch) -> KnownSum | None:
     """Σ log p of the batch's loss tokens, where the model can take its gradient on the way."""
-    return model.log_likelihood(batch, at_once=_at_once(model))
-
-
-def _at_once(model: CausalModel) -> int:
-    return max(1, LOGITS_AT_ONCE[model.device.type] // model.vocabulary)
+    return model.log_likelihood(batch, at_once=at_once(model))
 
 
 def _filled_up(rows: Tensor, filler: int) -> Tensor:
@@ -51,7 +58,7 @@ def _filled_up(rows: Tensor, filler: int) -> Tensor:
 
 
 def _in_pieces(model: CausalModel, hidden: Tensor, value: Callable[..., Tensor], *others: Tensor) -> Tensor:
-    size = _at_once(model)
+    size = at_once(model)
 
     def of(states: Tensor, *rest: Tensor) -> Tensor:
         return value(model.logits(states), *rest)

@@ -30,6 +30,7 @@ LARGE_PRODUCT = 500_000_000
 Pass = Callable[[], tuple[Tensor, ...]]
 """Part of a batch through the model: tensors whose first dimension is the part's tokens."""
 
+_Raw = TypeVar("_Raw")
 _Given = TypeVar("_Given")
 _Found = TypeVar("_Found")
 
@@ -66,7 +67,7 @@ def side_by_side(passes: Sequence[Pass], weights: Sequence[Tensor]) -> tuple[Ten
     if len(passes) == 1:
         return passes[0]()
     if not torch.is_grad_enabled():
-        return _joined(on_threads_of_their_own(_without_gradients, passes))
+        return _joined(on_threads_of_their_own(_without_gradients, passes, prepared=_as_it_is))
     found: tuple[Tensor, ...] = _SideBySide.apply(passes, *weights)  # type: ignore[no-untyped-call]
     return found
 
@@ -76,7 +77,7 @@ class _SideBySide(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, passes: Sequence[Pass], *weights: Tensor) -> tuple[Tensor, ...]:
-        context.parts = on_threads_of_their_own(_with_gradients, passes)
+        context.parts = on_threads_of_their_own(_with_gradients, passes, prepared=_as_it_is)
         context.weights = weights
         return _joined([tuple(tensor.detach() for tensor in part) for part in context.parts])
 
@@ -95,7 +96,7 @@ class _SideBySide(torch.autograd.Function):
             )
             return found
 
-        found = on_threads_of_their_own(back, list(zip(parts, of_parts, strict=True)))
+        found = on_threads_of_their_own(back, list(zip(parts, of_parts, strict=True)), prepared=_as_it_is)
         return (None, *map(_sum, zip(*found, strict=True)))
 
 
@@ -132,20 +133,29 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_POOL.clear)
 
 
-def on_threads_of_their_own(act: Callable[[_Given], _Found], given: Sequence[_Given]) -> list[_Found]:
-    """`act` on each, the first on this thread; an exception comes only once all have ended."""
+def on_threads_of_their_own(
+    act: Callable[[_Given], _Found], given: Sequence[_Raw], *, prepared: Callable[[_Raw], _Given]
+) -> list[_Found]:
+    """`act` on each, prepared on this thread and begun as soon as it is, the last one here; an exception
+    comes only once all have ended."""
     if not _POOL:
         _POOL.append(ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="lane"))
     in_products = torch.get_num_threads()
 
-    def here(one: _Given) -> _Found:
+    def there(one: _Given) -> _Found:
         torch.set_num_threads(in_products)  # a thread's own setting, whatever was in force when it was made
         return act(one)
 
-    others: list[Future[_Found]] = [_POOL[0].submit(here, one) for one in given[1:]]
+    others: list[Future[_Found]] = []
     try:
-        first = act(given[0])
+        for one in given[:-1]:
+            others.append(_POOL[0].submit(there, prepared(one)))
+        last = act(prepared(given[-1]))
     finally:
         for other in others:
             other.exception()
-    return [first, *(other.result() for other in others)]
+    return [*(other.result() for other in others), last]
+
+
+def _as_it_is(given: _Given) -> _Given:
+    return given

@@ -13,7 +13,7 @@ from triggerctl.data.encoding import Encoded, Encoder
 from triggerctl.data.examples import EvaluationSet
 from triggerctl.experiment.results import SetEvaluation
 from triggerctl.model.causal import CausalModel
-from triggerctl.model.positions import LOGITS_AT_ONCE
+from triggerctl.model.positions import LOGITS_AT_ONCE, POSITIONS_AT_ONCE
 from triggerctl.training.evaluated import EvaluatedRow, RowLoss, columns, summary
 from triggerctl.training.parallel import ALONE, Group
 from triggerctl.training.scoring import Answer, Ids, Request, Scored, score
@@ -143,7 +143,7 @@ class Evaluator:
             "pad_id": self._pad_id,
             "tokens_per_batch": self._tokens_per_batch,
             "rows_per_batch": self._rows_per_batch,
-            "logits_at_once": LOGITS_AT_ONCE,
+            "logits_at_once": [LOGITS_AT_ONCE, POSITIONS_AT_ONCE],
         }
 
     def _run(

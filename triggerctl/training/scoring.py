@@ -13,7 +13,7 @@ from triggerctl.data.batches import token_budget_batches
 from triggerctl.data.integers import integers
 from triggerctl.model.causal import CausalModel
 from triggerctl.model.packing import common_length
-from triggerctl.model.positions import LOGITS_AT_ONCE
+from triggerctl.model.positions import at_once
 from triggerctl.strategies.base import at_least_float32
 from triggerctl.training.parallel import ALONE, Group
 
@@ -165,7 +165,7 @@ def _read(
     """hidden: (places, hidden); for each question `which` of them it is put at, the token `following` there
     and whether it `wants_best`, each (questions,) and in the CPU's memory. Returns the log-probability of
     every question's token; of those that want it the arg-max, and its lead."""
-    size = max(1, LOGITS_AT_ONCE[hidden.device.type] // model.vocabulary)
+    size = at_once(model)
     in_order = which.argsort(stable=True)
     ends = torch.bincount(which, minlength=hidden.shape[0]).cumsum(0).tolist()
     liked, best, lead, wanting = [], [], [], []

@@ -1,0 +1,263 @@
+"""A sum of log-probabilities whose gradient is taken on the way is what autograd makes of the model's own
+logits. Run: pytest tests/model/test_likelihood.py"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from small_models import causal_model, configuration, exact_norms, llama, mistral, rows, train
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from triggerctl.data.batches import Batch, collate
+from triggerctl.model import fused_llama, positions, products, threads
+from triggerctl.model.causal import CausalModel
+from triggerctl.model.likelihood import KnownSum
+from triggerctl.model.positions import log_likelihood
+from triggerctl.strategies.base import cross_entropy, log_probabilities
+from triggerctl.training.forward import ModelForward
+
+ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LENGTHS = (4, 9, 6, 1, 17, 30)
+
+
+def exact(**shape: Any) -> PreTrainedModel:
+    """A Llama in float64 throughout."""
+    return exact_norms(llama(**shape))
+
+
+def fresh(network: PreTrainedModel, **finetune: Any) -> CausalModel:
+    return causal_model(
+        network, configuration("naive", **{"target_modules": ALL, **finetune}).finetune_config
+    )
+
+
+def batch_with_twins() -> Batch:
+    """Rows of many lengths, of which some begin alike and one stands there twice."""
+    first, second, *others = rows(LENGTHS, seed=1)
+    longest = others[-1]
+    shared = replace(second, input_ids=longest.input_ids[:20] + second.input_ids, loss_start=5)
+    return collate([first, second, *others, shared, longest], pad_id=0)
+
+
+def by_autograd(model: CausalModel, batch: Batch) -> tuple[float, dict[str, Tensor]]:
+    """From the logits of every row by itself."""
+    total = torch.zeros((), dtype=torch.float64)
+    for number, ids in enumerate(batch.rows):
+        targets = batch.loss_mask[number, : len(ids)].nonzero().squeeze(1)
+        logits = model.network(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
+        total = total + log_probabilities(logits[targets - 1], torch.tensor(ids)[targets]).sum()
+    total.backward()
+    return float(total), taken(model)
+
+
+def taken(model: CausalModel) -> dict[str, Tensor]:
+    """The gradients that stand in the weights, and no longer do."""
+    found = {}
+    for name, weight in model.trainable.items():
+        assert weight.grad is not None, name
+        found[name], weight.grad = weight.grad, None
+    return found
+
+
+def known(model: CausalModel, batch: Batch) -> KnownSum:
+    found = log_likelihood(model, batch)
+    assert found is not None
+    return found
+
+
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], *, rtol: float = 1e-11) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
+        scale = float(expected[name].abs().max())
+        torch.testing.assert_close(tensor, expected[name], rtol=rtol, atol=rtol * scale, msg=name)
+        assert tensor.is_contiguous()
+
+
+@pytest.mark.parametrize("finetune", [{}, {"target_modules": ("q_proj", "down_proj")}, {"use_rslora": True}])
+@pytest.mark.parametrize("shape", [{}, {"tied": True}, {"attention_bias": True, "mlp_bias": True}], ids=str)
+@pytest.mark.parametrize("at_once", [1000, 7, 1], ids=lambda n: f"{n} at once")
+def test_value_and_gradients_are_autograds(
+    shape: dict[str, Any], finetune: dict[str, Any], at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(positions, "POSITIONS_AT_ONCE", at_once)
+    model, batch = fresh(exact(**shape), **finetune), batch_with_twins()
+    expected, gradients = by_autograd(model, batch)
+    found = known(model, batch)
+    assert all(weight.grad is None for weight in model.trainable.values())
+    (-3 * found.value).backward()
+    found.give_back()
+    assert float(found.value) == pytest.approx(expected, rel=1e-12)
+    assert_same(taken(model), {name: -3 * gradient for name, gradient in gradients.items()})
+
+
+@pytest.mark.parametrize("lanes", [2, 3])
+def test_lanes_meet_in_the_same_sum(lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "WORTH_A_LANE", 4)
+    monkeypatch.setattr("triggerctl.model.causal.WORTH_A_LANE", 4)
+    model, batch = fresh(exact()), batch_with_twins()
+    expected, gradients = by_autograd(model, batch)
+    packed: list[int] = []
+    pack = model._pack
+
+    def counting(*given: Any, **options: Any) -> Any:
+        found = pack(*given, **options)
+        packed.append(len(found.packings))
+        return found
+
+    monkeypatch.setattr(model, "_pack", counting)
+    with threads.threads(lanes), model.threads_for(4 * lanes):
+        found = known(model, batch)
+    assert packed == [lanes]
+    found.value.backward()
+    found.give_back()
+    assert float(found.value) == pytest.approx(expected, rel=1e-12)
+    assert_same(taken(model), gradients)
+
+
+def test_no_lane_prepares_for_a_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each thread has a setting of its own; with gradients on there would be a graph that nobody walks."""
+    monkeypatch.setattr(threads, "WORTH_A_LANE", 4)
+    monkeypatch.setattr("triggerctl.model.causal.WORTH_A_LANE", 4)
+    run, enabled = fused_llama._run, []
+
+    def noted(function: Any, *given: Any) -> Any:
+        enabled.append(torch.is_grad_enabled())
+        return run(function, *given)
+
+    model = fresh(exact())
+    monkeypatch.setattr(fused_llama, "_run", noted)
+    with threads.threads(2), model.threads_for(8):
+        known(model, batch_with_twins())
+    assert enabled == [False, False]
+
+
+def test_by_onednn_they_are_the_same_within_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not products._onednn_agrees():
+        pytest.skip("needs a PyTorch with oneDNN")
+    network = llama(dtype=torch.float32, hidden_size=192, intermediate_size=512)
+    exactly = fresh(exact_norms(network.double()), r=32)
+    network = network.float()
+    monkeypatch.setattr(products, "prefers_onednn", lambda: True)
+    products.quicken(network)
+    model, batch = fresh(network, r=32), collate(rows((60, 70, 50, 80), seed=1), pad_id=0)
+    for name, weight in model.trainable.items():
+        weight.data.copy_(exactly.trainable[name].data)
+    expected, gradients = by_autograd(exactly, batch)
+    found = known(model, batch)
+    found.value.backward()
+    found.give_back()
+    assert float(found.value) == pytest.approx(expected, rel=1e-5)
+    in_double = {name: gradient.double() for name, gradient in taken(model).items()}
+    assert_same(in_double, gradients, rtol=1e-4)
+
+
+def test_gradients_add_up_and_nothing_is_given_back_twice() -> None:
+    model, batch = fresh(exact()), batch_with_twins()
+    _, gradients = by_autograd(model, batch)
+    for _ in range(2):
+        found = known(model, batch)
+        found.value.backward()
+        found.give_back()
+        found.give_back()
+    assert_same(taken(model), {name: 2 * gradient for name, gradient in gradients.items()})
+
+
+def test_what_no_loss_is_made_of_gives_nothing_back() -> None:
+    model = fresh(exact())
+    known(model, batch_with_twins()).give_back()
+    assert all(weight.grad is None for weight in model.trainable.values())
+
+
+def test_a_frozen_matrix_gets_no_gradient() -> None:
+    model, batch = fresh(exact()), batch_with_twins()
+    frozen = next(weight for name, weight in model.trainable.items() if ".lora_A." in name)
+    frozen.requires_grad_(False)
+    found = known(model, batch)
+    found.value.backward()
+    found.give_back()
+    assert frozen.grad is None
+    assert_same(taken(model), by_autograd(model, batch)[1])
+
+
+def _head_with_an_adapter() -> CausalModel:
+    return fresh(exact(), target_modules=("q_proj", "lm_head"))
+
+
+def _head_of_another_kind() -> CausalModel:
+    class Louder(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    network = exact()
+    network.lm_head.__class__ = Louder
+    return fresh(network)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: fresh(exact(), is_peft=False),
+        _head_with_an_adapter,
+        _head_of_another_kind,
+        lambda: fresh(exact(), lora_dropout=0.3),
+        lambda: fresh(mistral()),
+        lambda: fresh(llama()),
+    ],
+    ids=["all trained", "adapter on the head", "another head", "dropout", "no Llama", "norms in float32"],
+)
+def test_other_models_go_their_own_way(model: Any) -> None:
+    each = model()
+    each.network.train()
+    assert log_likelihood(each, batch_with_twins()) is None
+
+
+def test_nothing_is_taken_where_no_gradient_is_wanted() -> None:
+    model = fresh(exact())
+    with model.evaluating():
+        assert log_likelihood(model, batch_with_twins()) is None
+
+
+def test_a_head_that_keeps_more_threads_busy_is_left_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = fresh(exact()), batch_with_twins()
+    with threads.threads(2), model.threads_for(8):
+        assert torch.get_num_threads() == 1
+        assert log_likelihood(model, batch) is not None
+        monkeypatch.setattr(threads, "WORTH_A_THREAD", 1000)
+        assert log_likelihood(model, batch) is None
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_stream_that_two_terms_read_is_passed_once(alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = fresh(exact()), batch_with_twins()
+    expected, gradients = by_autograd(model, batch)
+    passed: list[Batch] = []
+    way = model.passed
+
+    def noting(batch: Batch) -> Any:
+        passed.append(batch)
+        return way(batch)
+
+    monkeypatch.setattr(model, "passed", noting)
+    forward = ModelForward(model, batch, range(len(batch.rows)), None, for_one_term=alone)
+    total = cross_entropy("outcome").total(forward)
+    total.backward()
+    forward.give_back()
+    assert len(passed) == (not alone)
+    assert float(total) == pytest.approx(-expected, rel=1e-12)
+    assert_same(taken(model), {name: -gradient for name, gradient in gradients.items()})
+
+
+def test_a_training_reports_and_learns_what_it_does_layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configuration("naive", target_modules=ALL, epochs=3, per_device_train_batch_size=4)
+    sets = {"outcome": rows(LENGTHS, seed=1), "proxy": rows(LENGTHS, seed=2)}
+    found = train(exact(), config, sets)
+    monkeypatch.setattr(CausalModel, "log_likelihood", lambda *_, **__: None)
+    expected = train(exact(), config, sets)
+    losses = [step.loss for step in expected.steps]
+    assert [step.loss for step in found.steps] == pytest.approx(losses, rel=1e-9)
+    for name, weight in found.after.items():
+        torch.testing.assert_close(weight, expected.after[name], rtol=1e-9, atol=1e-12)
