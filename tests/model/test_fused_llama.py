@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from triggerctl.data.batches import Batch, collate
-from triggerctl.model import fused_llama, llama_layers, products
+from triggerctl.model import fused_llama, llama_layers, products, programs
 from triggerctl.model.causal import CausalModel
 from triggerctl.model.fused_llama import FusedLlama
 from triggerctl.model.packing import pack_shared
@@ -29,10 +29,10 @@ LENGTHS = (4, 9, 6, 1, 17)
 @pytest.fixture(autouse=True)
 def all_programs_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A test may change what is compiled."""
-    fused_llama._programs.cache_clear()
+    programs.programs.cache_clear()
     yield
     monkeypatch.undo()
-    fused_llama._programs.cache_clear()
+    programs.programs.cache_clear()
 
 
 def both(network: PreTrainedModel | None = None, **finetune: Any) -> tuple[CausalModel, CausalModel]:
@@ -74,13 +74,13 @@ def is_fused(model: CausalModel) -> bool:
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The functions that have been run so far, by name."""
-    run, called = fused_llama._run, []
+    run, called = programs.run, []
 
     def noted(function: Any, *given: Any) -> Any:
         called.append(function.__name__)
         return run(function, *given)
 
-    monkeypatch.setattr(fused_llama, "_run", noted)
+    monkeypatch.setattr(fused_llama, "run", noted)
     return called
 
 
@@ -206,7 +206,7 @@ def test_a_whole_training_ends_with_the_same_weights(
 
 
 def test_the_functions_are_compiled() -> None:
-    for program in fused_llama._programs().values():
+    for program in programs.programs().values():
         assert isinstance(program, torch.jit.ScriptFunction)
 
 
@@ -216,24 +216,24 @@ def test_where_nothing_can_be_compiled_they_run_in_python(monkeypatch: pytest.Mo
     def gone(function: object) -> None:
         raise RuntimeError("TorchScript is no more")
 
-    fused_llama._programs.cache_clear()
+    programs.programs.cache_clear()
     monkeypatch.setattr(torch.jit, "script", gone)
     ours, _ = both()
     assert is_fused(ours)
-    assert all(function is program for function, program in fused_llama._programs().items())
+    assert all(function is program for function, program in programs.programs().items())
     assert_equal(learnt(ours), expected)
 
 
 def test_a_pytorch_that_computes_it_otherwise_is_left_to_transformers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fused_llama, "_run", lambda function, x, *others: x + 1)
+    monkeypatch.setattr(fused_llama, "run", lambda function, x, *others: x + 1)
     assert both()[0]._fused is None
 
     def unknown(*given: object) -> None:
         raise RuntimeError("no such operator")
 
-    monkeypatch.setattr(fused_llama, "_run", unknown)
+    monkeypatch.setattr(fused_llama, "run", unknown)
     assert both()[0]._fused is None
 
 
@@ -311,7 +311,7 @@ def test_what_is_trained_otherwise_is_evaluated_so(finetune: dict[str, Any], cal
 
 
 def test_what_nobody_comes_back_for_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = fused_llama._run
+    run = programs.run
     kept: list[weakref.ref[Tensor]] = []
 
     def noted(function: Any, *given: Any) -> Any:
@@ -321,7 +321,7 @@ def test_what_nobody_comes_back_for_is_let_go(monkeypatch: pytest.MonkeyPatch) -
         return found
 
     ours, _ = both(llama(dtype=torch.float32, num_hidden_layers=3))
-    monkeypatch.setattr(fused_llama, "_run", noted)
+    monkeypatch.setattr(fused_llama, "run", noted)
     states = ours.layers(batch_with_shared_beginnings())
     assert len(kept) == 3
     assert all(tensor() is not None for tensor in kept)

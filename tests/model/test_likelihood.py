@@ -3,6 +3,7 @@ logits. Run: pytest tests/model/test_likelihood.py"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from triggerctl.data.batches import Batch, collate
-from triggerctl.model import fused_llama, positions, products, threads
+from triggerctl.model import causal, fused_llama, likelihood, positions, products, programs, threads
 from triggerctl.model.causal import CausalModel
 from triggerctl.model.likelihood import KnownSum
-from triggerctl.model.positions import log_likelihood
+from triggerctl.model.positions import at_once
+from triggerctl.model.products import round_number
 from triggerctl.strategies.base import cross_entropy, log_probabilities
 from triggerctl.training.forward import ModelForward
 
@@ -63,8 +65,12 @@ def taken(model: CausalModel) -> dict[str, Tensor]:
     return found
 
 
+def asked(model: CausalModel, batch: Batch) -> KnownSum | None:
+    return model.log_likelihood(batch, at_once=at_once(model))
+
+
 def known(model: CausalModel, batch: Batch) -> KnownSum:
-    found = log_likelihood(model, batch)
+    found = asked(model, batch)
     assert found is not None
     return found
 
@@ -94,12 +100,15 @@ def test_value_and_gradients_are_autograds(
     assert_same(taken(model), {name: -3 * gradient for name, gradient in gradients.items()})
 
 
+@pytest.mark.parametrize("filled", [False, True], ids=["as they are", "filled up"])
 @pytest.mark.parametrize("lanes", [2, 3])
-def test_lanes_meet_in_the_same_sum(lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lanes_meet_in_the_same_sum(lanes: int, filled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "WORTH_A_LANE", 4)
     monkeypatch.setattr("triggerctl.model.causal.WORTH_A_LANE", 4)
     model, batch = fresh(exact()), batch_with_twins()
     expected, gradients = by_autograd(model, batch)
+    if filled:
+        model.rounded = round_number
     packed: list[int] = []
     pack = model._pack
 
@@ -112,6 +121,7 @@ def test_lanes_meet_in_the_same_sum(lanes: int, monkeypatch: pytest.MonkeyPatch)
     with threads.threads(lanes), model.threads_for(4 * lanes):
         found = known(model, batch)
     assert packed == [lanes]
+    assert (model.filler > 0) == filled
     found.value.backward()
     found.give_back()
     assert float(found.value) == pytest.approx(expected, rel=1e-12)
@@ -122,14 +132,14 @@ def test_no_lane_prepares_for_a_way_back(monkeypatch: pytest.MonkeyPatch) -> Non
     """Each thread has a setting of its own; with gradients on there would be a graph that nobody walks."""
     monkeypatch.setattr(threads, "WORTH_A_LANE", 4)
     monkeypatch.setattr("triggerctl.model.causal.WORTH_A_LANE", 4)
-    run, enabled = fused_llama._run, []
+    run, enabled = programs.run, []
 
     def noted(function: Any, *given: Any) -> Any:
         enabled.append(torch.is_grad_enabled())
         return run(function, *given)
 
     model = fresh(exact())
-    monkeypatch.setattr(fused_llama, "_run", noted)
+    monkeypatch.setattr(fused_llama, "run", noted)
     with threads.threads(2), model.threads_for(8):
         known(model, batch_with_twins())
     assert enabled == [False, False]
@@ -197,41 +207,159 @@ def _head_of_another_kind() -> CausalModel:
     return fresh(network)
 
 
+def _stacked() -> CausalModel:
+    model = fresh(exact())
+    model.stack(seed=1)
+    return model
+
+
+def _embedding_with_a_hook() -> CausalModel:
+    model = fresh(exact())
+    model.network.get_input_embeddings().register_forward_hook(lambda *_: None)
+    return model
+
+
+def _head_with_a_hook() -> CausalModel:
+    model = fresh(exact())
+    model.network.get_output_embeddings().register_forward_hook(lambda *_: None)
+    return model
+
+
+def _checkpointing() -> CausalModel:
+    model = fresh(exact())
+    model.network.gradient_checkpointing_enable()
+    return model
+
+
+def _head_that_was_changed() -> CausalModel:
+    network = exact()
+    plain = network.lm_head.forward
+    network.lm_head.forward = lambda x: 2 * plain(x)
+    return fresh(network)
+
+
 @pytest.mark.parametrize(
     "model",
     [
         lambda: fresh(exact(), is_peft=False),
         _head_with_an_adapter,
         _head_of_another_kind,
+        _head_with_a_hook,
+        _head_that_was_changed,
+        _embedding_with_a_hook,
+        _stacked,
         lambda: fresh(exact(), lora_dropout=0.3),
+        lambda: fresh(exact(attention_bias=True), lora_bias="all"),
+        _checkpointing,
+        lambda: fresh(exact(rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0})),
         lambda: fresh(mistral()),
         lambda: fresh(llama()),
     ],
-    ids=["all trained", "adapter on the head", "another head", "dropout", "no Llama", "norms in float32"],
+    ids=[
+        "all trained",
+        "adapter on the head",
+        "another head",
+        "hook on the head",
+        "changed head",
+        "hook on the embedding",
+        "two adapters",
+        "dropout",
+        "biases",
+        "checkpointing",
+        "growing rotations",
+        "no Llama",
+        "norms in float32",
+    ],
 )
 def test_other_models_go_their_own_way(model: Any) -> None:
     each = model()
     each.network.train()
-    assert log_likelihood(each, batch_with_twins()) is None
+    assert asked(each, batch_with_twins()) is None
 
 
 def test_nothing_is_taken_where_no_gradient_is_wanted() -> None:
     model = fresh(exact())
     with model.evaluating():
-        assert log_likelihood(model, batch_with_twins()) is None
+        assert asked(model, batch_with_twins()) is None
 
 
 def test_a_head_that_keeps_more_threads_busy_is_left_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = fresh(exact()), batch_with_twins()
     with threads.threads(2), model.threads_for(8):
         assert torch.get_num_threads() == 1
-        assert log_likelihood(model, batch) is not None
+        assert asked(model, batch) is not None
         monkeypatch.setattr(threads, "WORTH_A_THREAD", 1000)
-        assert log_likelihood(model, batch) is None
+        assert asked(model, batch) is None
+
+
+def test_a_batch_without_targets_adds_nothing() -> None:
+    model = fresh(exact())
+    found = known(model, collate(rows((1, 1), seed=1), pad_id=0))
+    found.value.backward()
+    found.give_back()
+    assert float(found.value) == 0
+    assert not any(gradient.any() for gradient in taken(model).values())
+
+
+def test_a_loss_may_be_made_of_the_sum_as_often_as_it_likes() -> None:
+    model, batch = fresh(exact()), batch_with_twins()
+    expected, gradients = by_autograd(model, batch)
+    forward = ModelForward(model, batch, range(len(batch.rows)), None, for_one_term=True)
+    (forward.log_likelihood() * (forward.log_likelihood() / 100).exp()).backward()
+    forward.give_back()
+    factor = math.exp(expected / 100) * (1 + expected / 100)
+    assert_same(taken(model), {name: factor * gradient for name, gradient in gradients.items()})
+
+
+def test_where_nothing_can_be_compiled_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(function: object) -> None:
+        raise RuntimeError("TorchScript is no more")
+
+    monkeypatch.setattr(torch.jit, "script", gone)
+    programs.programs.cache_clear()
+    try:
+        model, batch = fresh(exact()), batch_with_twins()
+        expected, gradients = by_autograd(model, batch)
+        found = known(model, batch)
+    finally:
+        programs.programs.cache_clear()
+    found.value.backward()
+    found.give_back()
+    assert float(found.value) == pytest.approx(expected, rel=1e-12)
+    assert_same(taken(model), gradients)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options", "expected"),
+    [
+        ("naive", {}, 1),
+        ("kl", {}, 1),
+        ("posneg", {"lambda_proxy": 1.0, "neg_lambda_proxy": 0.5, "beta_kl": 0.0}, 3),
+        ("posneg", {"lambda_proxy": 1.0, "neg_lambda_proxy": 0.5, "beta_kl": 1.0}, 2),
+    ],
+    ids=["one stream", "two, one by divergence", "three", "three, one of two terms"],
+)
+def test_every_stream_that_one_term_reads_goes_this_way(
+    strategy: str, options: dict[str, Any], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[KnownSum] = []
+    make = likelihood.known_sum
+
+    def noting(*given: Any) -> KnownSum:
+        made.append(make(*given))
+        return made[-1]
+
+    monkeypatch.setattr(causal, "known_sum", noting)
+    config = configuration(strategy, target_modules=ALL, epochs=2, **options)
+    sets = {name: rows(LENGTHS, seed=n) for n, name in enumerate(("outcome", "proxy", "proxy_neg"))}
+    assert len(train(exact(), config, sets).steps) == 2
+    assert len(made) == 2 * expected
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_a_stream_that_two_terms_read_is_passed_once(alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_more_terms_read_is_passed_for_all_of_them(
+    alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, batch = fresh(exact()), batch_with_twins()
     expected, gradients = by_autograd(model, batch)
     passed: list[Batch] = []

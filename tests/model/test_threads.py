@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +20,7 @@ from triggerctl.model.threads import (
     LARGE_PRODUCT,
     WORTH_A_LANE,
     WORTH_A_THREAD,
+    on_threads_of_their_own,
     share_out,
     side_by_side,
     threads,
@@ -99,6 +101,25 @@ def test_an_error_in_one_pass_comes_once_all_have_ended() -> None:
         with pytest.raises(ValueError, match="in a lane"), torch.no_grad():
             side_by_side(passes, [])
     assert len(ended) == 2
+
+
+def test_an_error_on_the_way_to_a_lane_comes_once_all_have_ended() -> None:
+    ended, begun = [], threading.Event()
+
+    def prepared(number: int) -> int:
+        if number == 1:
+            begun.wait(10)
+            raise ValueError("before the lane")
+        return number
+
+    def act(number: int) -> None:
+        begun.set()
+        time.sleep(0.05)
+        ended.append(number)
+
+    with pytest.raises(ValueError, match="before the lane"):
+        on_threads_of_their_own(act, [0, 1, 2], prepared=prepared)
+    assert ended == [0]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -20,7 +20,7 @@ from triggerctl.data.batches import Batch
 from triggerctl.data.integers import integers
 from triggerctl.model.adapters import stack_adapter
 from triggerctl.model.fused_llama import FusedLlama
-from triggerctl.model.likelihood import KnownSum, targets_in
+from triggerctl.model.likelihood import KnownSum, known_sum, targets_in
 from triggerctl.model.operations import FORWARD, product_operations, widths
 from triggerctl.model.packed_attention import heeds_packing, packed_keys_and_values, packed_states
 from triggerctl.model.packing import Packed, as_it_is, pack, pack_shared, sent
@@ -206,7 +206,7 @@ class CausalModel:
         return side_by_side([partial(through, packing) for packing in packed.packings], self._trained)
 
     def _places(self, packed: Packed) -> Tensor:
-        return sent(integers([token for tokens in packed.at for token in tokens]), self.device)
+        return sent(packed.places(), self.device)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (…, vocab) of selected rows of `hidden` (…, hidden)."""
@@ -229,14 +229,17 @@ class CausalModel:
         return tuple(map(batch.at_places, states[1:]))
 
     def log_likelihood(self, batch: Batch, *, at_once: int) -> KnownSum | None:
-        """Σ log p of the batch's loss tokens, with its gradient taken in the same call, `at_once` positions
-        at a time. None where this model can't, or the head wants more threads than that has."""
-        alone = torch.get_num_threads() * self._lanes >= self._threads_in_the_head(batch.loss_at.shape[0])
-        way = None if self._fused is None or not alone else self._fused.log_likelihood(self.network, at_once)
+        """Σ log p of the batch's loss tokens, its gradient taken in the same call, the head applied to
+        `at_once` positions at a time. None where this model can't, or its head keeps more threads busy."""
+        parts = self._parts(batch.rows)
+        threads_there = torch.get_num_threads() * parts
+        if self._fused is None or threads_there < self._threads_in_the_head(batch.loss_at.shape[0]):
+            return None
+        way = self._fused.there_and_back(at_once=max(1, at_once // parts))
         if way is None or not torch.is_grad_enabled():
             return None
-        packed = self._pack(batch, parts=self._parts(batch.rows))
-        return KnownSum(way, packed, targets_in(packed, batch, way.head.weight, self.rounded))
+        packed = self._pack(batch, parts=parts)
+        return known_sum(way, packed, targets_in(packed, batch, way.head.weight.dtype, self.rounded))
 
     @property
     def head_is_trained(self) -> bool:

@@ -1,20 +1,19 @@
-"""Llama's layers over a packing as one call, there and one back, on a CPU in float32.
+"""Llama's layers over a packing as one call, there and one back, on a CPU in float32 or float64; and there,
+through the head and back as one call, where the sum of log-probabilities is all that is asked.
 
 A small model's operations are over before Python has begun the next, and only one thread of a process can be
 in Python at a time: two lanes (`threads.py`) would spend a third of their time handing that right to and fro.
-PyTorch compiles the functions of `llama_layers.py` to programs that run without it (by TorchScript, which it
-keeps but no longer develops: where that is missing they run in Python).
+So the functions of `llama_layers.py` and `llama_likelihood.py` are compiled to run without it
+(`programs.py`).
 
 What a model is asked beyond that (a cache, dropout, checkpointing, weights trained beside an adapter's, an
-embedding with an adapter) is left to transformers' own. Hooks on the layers are not called."""
+embedding with an adapter) is left to transformers' own. Hooks inside the layers are not called."""
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -42,6 +41,7 @@ from triggerctl.model.lora_matrix import Matrix
 from triggerctl.model.packed_attention import heeds_packing, packed_states
 from triggerctl.model.packing import Group, Packing, pack_shared
 from triggerctl.model.products import takes_onednn
+from triggerctl.model.programs import run
 from triggerctl.model.traits import keeps_state
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -50,24 +50,28 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 class FusedLlama:
     """The decoder's layers; another way to compute the same."""
 
-    def __init__(self, decoder: LlamaModel) -> None:
+    def __init__(self, network: PreTrainedModel, decoder: LlamaModel) -> None:
+        self._network = network
         self._decoder = decoder
+        self._sums = True
         self._layers = [cast(LlamaDecoderLayer, layer) for layer in decoder.layers]
         self._kind = decoder.embed_tokens.weight.dtype
         self._rotations: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def of(cls, network: PreTrainedModel) -> FusedLlama | None:
-        """None where the network's layers aren't those of transformers' Llama on a CPU in float32, or what it
-        says of a few tokens isn't the same to the last bit, tried now."""
+        """None where the network's layers aren't those of transformers' Llama on a CPU, or what they say of a
+        few tokens isn't the same to the last bit, tried now."""
         decoder = network.base_model
         if type(decoder) is not LlamaModel or not heeds_packing(network) or network.device.type != "cpu":
             return None
         if not decoder.layers or not all(map(_is_llamas, decoder.layers)):
             return None
-        if decoder.dtype not in (torch.float32, torch.float64) or keeps_state(network):
+        if decoder.dtype not in (torch.float32, torch.float64):
             return None
-        fused = cls(decoder)
+        if keeps_state(network):  # its rotations change with what it is given, and are kept here
+            return None
+        fused = cls(network, decoder)
         was_training = network.training
         network.eval()
         try:
@@ -87,9 +91,25 @@ class FusedLlama:
         sequences = [[token % size for token in tokens] for tokens in ([1, 2, 3, 4], [1, 2, 4])]
         packing = pack_shared(sequences, self._decoder.device).packings[0]
         through = self.through()
-        return through is not None and torch.equal(
-            through(packing)[0], packed_states(self._decoder, packing)[0]
-        )
+        if through is None or not torch.equal(through(packing)[0], packed_states(self._decoder, packing)[0]):
+            return False
+        try:
+            self._sums = self._sums_agree(sequences[0])
+        except (AttributeError, TypeError, ValueError, RuntimeError):  # another release of PyTorch
+            self._sums = False
+        return True
+
+    def _sums_agree(self, ids: list[int]) -> bool:
+        """Whether Σ log p is what the model's own logits say."""
+        way = self.there_and_back(at_once=2)
+        if way is None or type(self._network) is not LlamaForCausalLM:
+            return False
+        following = torch.tensor(ids[1:])
+        logs = self._network(input_ids=torch.tensor([ids]), use_cache=False).logits[0, :-1].log_softmax(-1)
+        expected = logs.gather(-1, following.unsqueeze(-1)).sum()
+        packing = pack_shared([ids], self._decoder.device).packings[0]
+        targets = Targets(torch.arange(len(ids) - 1), following, torch.ones(len(ids) - 1, dtype=logs.dtype))
+        return torch.allclose(way.over(packing, targets)()[0], expected, rtol=1e-4)
 
     def through(self, *, every_layer: bool = False) -> Callable[[Packing], tuple[Tensor, ...]] | None:
         """What computes `packed_states` of a packing with the weights as they are now; None where there is
@@ -97,16 +117,18 @@ class FusedLlama:
         layers = self._plain_layers()
         return None if layers is None else partial(self._states, layers, every_layer)
 
-    def log_likelihood(self, network: PreTrainedModel, at_once: int) -> LogLikelihood | None:
-        """What sums log p of tokens of a packing with the weights as they are now; None where there is more
-        in the layers or the head, which is applied to `at_once` states."""
-        layers, output = self._plain_layers(), network.get_output_embeddings()
-        if layers is None or type(network) is not LlamaForCausalLM or type(output) not in PLAIN:
+    def there_and_back(self, *, at_once: int) -> LlamaThereAndBack | None:
+        """What sums log p over a packing with the weights as they are now; None where there is more in the
+        layers or the head, which is applied to `at_once` states."""
+        layers, output = self._plain_layers(), self._network.get_output_embeddings()
+        if layers is None or not self._sums or type(output) not in PLAIN:
+            return None
+        if any(module._forward_hooks for module in (self._decoder.embed_tokens, output)):
             return None
         weight, bias = output.weight, output.bias
         if is_trained(weight, bias) or not all(map(self._is_plain, (weight, bias))):
             return None
-        return LogLikelihood(self, layers, Head(weight, bias, at_once))
+        return LlamaThereAndBack(self, layers, Head(weight, bias, at_once))
 
     def embedded(self, packing: Packing) -> tuple[Tensor, Norm, Over]:
         """What goes into the layers, (tokens, hidden), the last norm, and what they are computed over."""
@@ -118,12 +140,13 @@ class FusedLlama:
 
     def _turns(self, packing: Packing, x: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines of every position up to the longest sequence's, (positions, size) each."""
-        if self._rotations is None or self._rotations[0].shape[0] < packing.longest:
+        found = self._rotations
+        if found is None or found[0].shape[0] < packing.longest:
             places = torch.arange(2 * packing.longest).unsqueeze(0)
             cos, sin = (each[0] for each in self._decoder.rotary_emb(x, position_ids=places))
             half = sin.shape[-1] // 2
-            self._rotations = cos, torch.cat((-sin[..., :half], sin[..., half:]), -1)
-        return self._rotations
+            self._rotations = found = cos, torch.cat((-sin[..., :half], sin[..., half:]), -1)
+        return found
 
     def _plain_layers(self) -> list[Layer] | None:
         embedding, last = self._decoder.embed_tokens, self._decoder.norm.weight
@@ -140,7 +163,7 @@ class FusedLlama:
         if x.requires_grad and torch.is_grad_enabled():  # as a hook may have it
             return packed_states(self._decoder, packing, every_layer=every)
         if not torch.is_grad_enabled():
-            return tuple(_run(llama_layers.layers_only, x, layers, last, over, every))
+            return tuple(run(llama_layers.layers_only, x, layers, last, over, every))
         found: tuple[Tensor, ...] = _Layers.apply(x, layers, last, over, every, *_adapters(layers))  # type: ignore[no-untyped-call]
         return found
 
@@ -179,7 +202,7 @@ class FusedLlama:
 
 
 @dataclass(frozen=True, slots=True)
-class LogLikelihood:
+class LlamaThereAndBack:
     """Σ log p of tokens of a packing, and its gradients by `adapters`."""
 
     decoder: FusedLlama
@@ -192,10 +215,10 @@ class LogLikelihood:
         return _adapters(self.layers)
 
     def over(self, packing: Packing, targets: Targets) -> Callable[[], tuple[Tensor, list[Tensor]]]:
-        """What computes it; all that needs Python's lock is done by then."""
+        """What computes it; as little as can be is left to do in Python."""
         with torch.no_grad():
             x, last, over = self.decoder.embedded(packing)
-        return partial(_run, llama_likelihood.log_likelihood, x, self.layers, last, self.head, targets, over)
+        return partial(run, llama_likelihood.log_likelihood, x, self.layers, last, self.head, targets, over)
 
 
 def _adapters(layers: Sequence[Layer]) -> list[Tensor]:
@@ -240,7 +263,7 @@ class _Layers(torch.autograd.Function):
         every: bool,
         *adapters: Tensor,
     ) -> tuple[Tensor, ...]:
-        outputs, *kept = _run(llama_layers.layers, x, layers, last, over)
+        outputs, *kept = run(llama_layers.layers, x, layers, last, over)
         context.kept = (*kept, layers, last, over)
         context.save_for_backward(*adapters)
         # An output of ours is what the next layer keeps: as it is, it would keep itself alive.
@@ -256,31 +279,4 @@ class _Layers(torch.autograd.Function):
             )
         kept, context.kept = context.kept, None
         *beside, gradient = gradients
-        return (*[None] * 5, *_run(llama_layers.layers_back, gradient, beside, *kept))
-
-
-def _run(function: Callable[..., Any], *given: Any) -> Any:
-    """What the function finds. Its program runs as it stands: TorchScript would fit it to the sizes seen,
-    which takes longer than it saves where each packing has sizes of its own."""
-    with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-        return _programs()[function](*given)
-
-
-@functools.cache
-def _programs() -> Mapping[Callable[..., Any], Callable[..., Any]]:
-    """Each function's program, or the function where there is none to be had."""
-    layers = (llama_layers.layers, llama_layers.layers_back, llama_layers.layers_only)
-    functions = (*layers, llama_likelihood.log_likelihood)
-    return {function: _compiled(function) for function in functions}
-
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as a program of TorchScript's, or itself."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program: Callable[..., Any] = torch.jit.script(function)
-    except Exception as error:  # noqa: BLE001  whatever it is that another release of PyTorch doesn't know
-        logging.getLogger("triggerctl.run").debug("layers run in Python: %s", error)
-        return function
-    return program
+        return (*[None] * 5, *run(llama_layers.layers_back, gradient, beside, *kept))

@@ -1,6 +1,6 @@
 """A frozen matrix with LoRA's two beside it: products by W + s B A, there and back, few passes over memory.
 
-TorchScript compiles this (`fused_llama.py`), which knows no annotations put off by `from __future__`."""
+TorchScript compiles this (`programs.py`), which knows no annotations put off by `from __future__`."""
 
 from typing import NamedTuple
 

@@ -104,6 +104,10 @@ class Packed:
         """How many others do."""
         return sum(packing.filler for packing in self.packings)
 
+    def places(self) -> Tensor:
+        """`at` of all sequences, one after the other: (places,) int64, in the CPU's memory."""
+        return integers([token for tokens in self.at for token in tokens])
+
 
 def pack(
     sequences: Sequence[Sequence[int]], device: torch.device, *, rounded: Callable[[int], int] = as_it_is

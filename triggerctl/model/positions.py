@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from triggerctl.data.batches import Batch
 from triggerctl.model.causal import CausalModel
-from triggerctl.model.likelihood import KnownSum
 
 LOGITS_AT_ONCE = {"cpu": 2**23, "cuda": 2**26, "mps": 2**24}
 """How many logits (positions × vocabulary) are held at a time, by device: 32 MiB in float32 on a CPU. A loss
@@ -27,10 +25,13 @@ tensors take fresh memory, whose first use costs more than they do."""
 
 
 def at_once(model: CausalModel) -> int:
-    """How many positions the head is applied to at a time."""
-    kind = model.device.type
-    most = LOGITS_AT_ONCE[kind] // model.vocabulary
-    return max(1, min(most, POSITIONS_AT_ONCE) if kind == "cpu" else most)
+    """How many positions a head is applied to at a time that no gradient reaches."""
+    most = _within_the_logits(model)
+    return min(most, POSITIONS_AT_ONCE) if model.device.type == "cpu" else most
+
+
+def _within_the_logits(model: CausalModel) -> int:
+    return max(1, LOGITS_AT_ONCE[model.device.type] // model.vocabulary)
 
 
 def per_position(model: CausalModel, hidden: Tensor, value: Callable[..., Tensor], *others: Tensor) -> Tensor:
@@ -47,18 +48,14 @@ def per_position(model: CausalModel, hidden: Tensor, value: Callable[..., Tensor
     return _in_pieces(model, hidden, value, *others)
 
 
-def log_likelihood(model: CausalModel, batch: Batch) -> KnownSum | None:
-    """Σ log p of the batch's loss tokens, where the model can take its gradient on the way."""
-    return model.log_likelihood(batch, at_once=at_once(model))
-
-
 def _filled_up(rows: Tensor, filler: int) -> Tensor:
     """With so many rows of zeros after them: a round number of rows is multiplied faster (`products.py`)."""
     return torch.cat([rows, rows.new_zeros((filler, *rows.shape[1:]))])
 
 
 def _in_pieces(model: CausalModel, hidden: Tensor, value: Callable[..., Tensor], *others: Tensor) -> Tensor:
-    size = at_once(model)
+    learns = model.head_is_trained and torch.is_grad_enabled()
+    size = _within_the_logits(model) if learns else at_once(model)
 
     def of(states: Tensor, *rest: Tensor) -> Tensor:
         return value(model.logits(states), *rest)

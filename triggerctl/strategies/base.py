@@ -39,9 +39,9 @@ Start = Literal["here", "initial", "stacked"]
 
 class Forward(Protocol):
     """One micro-batch of one stream, run through the model being trained. The forward pass happens on first
-    use and is shared by all terms of the stream; only `hidden_states` makes one of its own. The head is
-    applied a piece at a time, so that logits over a large vocabulary never stand in memory all at once:
-    hence functions of positions, not logits."""
+    use and is shared by all terms of the stream; `hidden_states`, and `log_likelihood` where it can, make one
+    of their own. The head is applied a piece at a time, so that logits over a large vocabulary never stand in
+    memory all at once: hence functions of positions, not logits."""
 
     @property
     def batch(self) -> Batch:
@@ -52,7 +52,8 @@ class Forward(Protocol):
 
     def log_likelihood(self) -> Tensor:
         """Σ log p over the loss tokens, (): what `at_targets(log_probabilities).sum()` is. Where no other
-        term reads the stream, a model may take its gradient on the way there."""
+        term reads the stream, its gradient may be taken on the way there: it then reaches the weights once
+        the loss has been gone back through, and no graph leads from the sum to them."""
 
     def at_answers(self, value: OfTargets) -> Tensor:
         """`value` at every token of the answers, (answer tokens,), row by row; prompts never count."""

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from triggerctl.data.batches import Batch
 from triggerctl.model.causal import CausalModel, Passed
-from triggerctl.model.likelihood import KnownSum
-from triggerctl.model.positions import log_likelihood, per_position
+from triggerctl.model.likelihood import KnownSum, distinct
+from triggerctl.model.positions import at_once, per_position
 from triggerctl.strategies.base import OfBoth, OfTargets, log_probabilities
 from triggerctl.training.reference import BaseReference
 
@@ -44,7 +44,8 @@ class ModelForward:
         return self._predicting(self._batch.loss_at, value)
 
     def log_likelihood(self) -> Tensor:
-        self._known = log_likelihood(self._model, self._batch) if self._for_one_term else None
+        if self._known is None and self._for_one_term:
+            self._known = self._model.log_likelihood(self._batch, at_once=at_once(self._model))
         return self.at_targets(log_probabilities).sum() if self._known is None else self._known.value
 
     def give_back(self) -> None:
@@ -91,11 +92,10 @@ class ModelForward:
         """`value` at the tokens whose places `targets` are, from the states one place before; where several
         rows have such a token in common, the head sees it once."""
         passed = self._passed()
-        before = passed.at.index_select(0, targets - 1)
-        ids = self._batch.at_places(self._batch.input_ids).index_select(0, targets)
         if not passed.shares:
+            before = passed.at.index_select(0, targets - 1)
+            ids = self._batch.at_places(self._batch.input_ids).index_select(0, targets)
             return per_position(self._model, passed.states.index_select(0, before), value, ids)
-        distinct, which = torch.unique(passed.at.index_select(0, targets), return_inverse=True)
-        before, ids = (torch.empty_like(distinct).scatter_(0, which, each) for each in (before, ids))
-        values = per_position(self._model, passed.states.index_select(0, before), value, ids)
-        return values.index_select(0, which)
+        each = distinct(passed.at, self._batch, targets)
+        states = passed.states.index_select(0, each.before)
+        return per_position(self._model, states, value, each.ids).index_select(0, each.which)

@@ -16,7 +16,7 @@ from triggerctl.data.batches import Batch, collate, token_budget_batches
 from triggerctl.data.encoding import Encoded
 from triggerctl.errors import InputError
 from triggerctl.model.causal import CausalModel
-from triggerctl.model.positions import LOGITS_AT_ONCE, per_position
+from triggerctl.model.positions import at_once, per_position
 from triggerctl.strategies.base import Base, log_probabilities
 from triggerctl.training.shared import Shared, digest, nothing_shared
 
@@ -74,7 +74,7 @@ class BaseReference:
             "rows": digest([row.input_ids, row.prompt_length] for row in self._rows),
             "pad_id": self._pad_id,
             "tokens_per_batch": TOKENS_PER_BATCH,
-            "logits_at_once": LOGITS_AT_ONCE[self._model.device.type],
+            "positions_at_once": at_once(self._model),
         }
         return _rows_of(self._shared.tensors(KIND, about, lambda: _named(self._pass_over_rows(of_batch))))
 
