@@ -225,6 +225,12 @@ def _head_with_a_hook() -> CausalModel:
     return model
 
 
+def _head_with_a_hook_before_it() -> CausalModel:
+    model = fresh(exact())
+    model.network.get_output_embeddings().register_forward_pre_hook(lambda *_: None)
+    return model
+
+
 def _checkpointing() -> CausalModel:
     model = fresh(exact())
     model.network.gradient_checkpointing_enable()
@@ -245,6 +251,7 @@ def _head_that_was_changed() -> CausalModel:
         _head_with_an_adapter,
         _head_of_another_kind,
         _head_with_a_hook,
+        _head_with_a_hook_before_it,
         _head_that_was_changed,
         _embedding_with_a_hook,
         _stacked,
@@ -260,6 +267,7 @@ def _head_that_was_changed() -> CausalModel:
         "adapter on the head",
         "another head",
         "hook on the head",
+        "hook before the head",
         "changed head",
         "hook on the embedding",
         "two adapters",

@@ -53,7 +53,7 @@ class FusedLlama:
     def __init__(self, network: PreTrainedModel, decoder: LlamaModel) -> None:
         self._network = network
         self._decoder = decoder
-        self._sums = True
+        self._sums = True  # until they were found not to be the network's
         self._layers = [cast(LlamaDecoderLayer, layer) for layer in decoder.layers]
         self._kind = decoder.embed_tokens.weight.dtype
         self._rotations: tuple[Tensor, Tensor] | None = None
@@ -123,7 +123,7 @@ class FusedLlama:
         layers, output = self._plain_layers(), self._network.get_output_embeddings()
         if layers is None or not self._sums or type(output) not in PLAIN:
             return None
-        if any(module._forward_hooks for module in (self._decoder.embed_tokens, output)):
+        if _is_hooked(self._decoder.embed_tokens) or _is_hooked(output):
             return None
         weight, bias = output.weight, output.bias
         if is_trained(weight, bias) or not all(map(self._is_plain, (weight, bias))):
@@ -225,6 +225,10 @@ def _adapters(layers: Sequence[Layer]) -> list[Tensor]:
     """A and B of all matrices that have an adapter, layer after layer."""
     matrices = (matrix for layer in layers for matrix in layer if isinstance(matrix, Matrix))
     return [weight for matrix in matrices for weight in (matrix.a, matrix.b) if weight is not None]
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _is_llamas(layer: nn.Module) -> bool:
