@@ -4,6 +4,7 @@ logits. Run: pytest tests/model/test_likelihood.py"""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -43,6 +44,11 @@ def batch_with_twins() -> Batch:
     longest = others[-1]
     shared = replace(second, input_ids=longest.input_ids[:20] + second.input_ids, loss_start=5)
     return collate([first, second, *others, shared, longest], pad_id=0)
+
+
+def make_lanes_of_few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (threads, causal):
+        monkeypatch.setattr(module, "WORTH_A_LANE", 4)
 
 
 def by_autograd(model: CausalModel, batch: Batch) -> tuple[float, dict[str, Tensor]]:
@@ -103,8 +109,7 @@ def test_value_and_gradients_are_autograds(
 @pytest.mark.parametrize("filled", [False, True], ids=["as they are", "filled up"])
 @pytest.mark.parametrize("lanes", [2, 3])
 def test_lanes_meet_in_the_same_sum(lanes: int, filled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "WORTH_A_LANE", 4)
-    monkeypatch.setattr("triggerctl.model.causal.WORTH_A_LANE", 4)
+    make_lanes_of_few_tokens(monkeypatch)
     model, batch = fresh(exact()), batch_with_twins()
     expected, gradients = by_autograd(model, batch)
     if filled:
@@ -130,8 +135,7 @@ def test_lanes_meet_in_the_same_sum(lanes: int, filled: bool, monkeypatch: pytes
 
 def test_no_lane_prepares_for_a_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each thread has a setting of its own; with gradients on there would be a graph that nobody walks."""
-    monkeypatch.setattr(threads, "WORTH_A_LANE", 4)
-    monkeypatch.setattr("triggerctl.model.causal.WORTH_A_LANE", 4)
+    make_lanes_of_few_tokens(monkeypatch)
     run, enabled = programs.run, []
 
     def noted(function: Any, *given: Any) -> Any:
@@ -213,22 +217,14 @@ def _stacked() -> CausalModel:
     return model
 
 
-def _embedding_with_a_hook() -> CausalModel:
+def _hooked(hook: Callable[[PreTrainedModel], Any]) -> CausalModel:
     model = fresh(exact())
-    model.network.get_input_embeddings().register_forward_hook(lambda *_: None)
+    hook(model.network)
     return model
 
 
-def _head_with_a_hook() -> CausalModel:
-    model = fresh(exact())
-    model.network.get_output_embeddings().register_forward_hook(lambda *_: None)
-    return model
-
-
-def _head_with_a_hook_before_it() -> CausalModel:
-    model = fresh(exact())
-    model.network.get_output_embeddings().register_forward_pre_hook(lambda *_: None)
-    return model
+def nothing(*given: Any) -> None:
+    """A hook that changes nothing."""
 
 
 def _checkpointing() -> CausalModel:
@@ -250,10 +246,10 @@ def _head_that_was_changed() -> CausalModel:
         lambda: fresh(exact(), is_peft=False),
         _head_with_an_adapter,
         _head_of_another_kind,
-        _head_with_a_hook,
-        _head_with_a_hook_before_it,
+        lambda: _hooked(lambda network: network.get_output_embeddings().register_forward_hook(nothing)),
+        lambda: _hooked(lambda network: network.get_output_embeddings().register_forward_pre_hook(nothing)),
         _head_that_was_changed,
-        _embedding_with_a_hook,
+        lambda: _hooked(lambda network: network.get_input_embeddings().register_forward_hook(nothing)),
         _stacked,
         lambda: fresh(exact(), lora_dropout=0.3),
         lambda: fresh(exact(attention_bias=True), lora_bias="all"),

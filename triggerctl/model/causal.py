@@ -19,6 +19,7 @@ from transformers import DynamicCache, PreTrainedModel
 from triggerctl.data.batches import Batch
 from triggerctl.data.integers import integers
 from triggerctl.model.adapters import stack_adapter
+from triggerctl.model.evaluating import evaluating
 from triggerctl.model.fused_llama import FusedLlama
 from triggerctl.model.likelihood import KnownSum, known_sum, targets_in
 from triggerctl.model.operations import FORWARD, product_operations, widths
@@ -290,10 +291,5 @@ class CausalModel:
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
         """Dropout off and no gradients; the former mode comes back."""
-        was_training = self.network.training
-        self.network.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.network.train(was_training)
+        with evaluating(self.network):
+            yield

@@ -33,6 +33,7 @@ from transformers.models.llama.modeling_llama import (
 )
 
 from triggerctl.model import llama_layers, llama_likelihood
+from triggerctl.model.evaluating import evaluating
 from triggerctl.model.fused_lora import PLAIN, FusedLinear, is_trained
 from triggerctl.model.layer_steps import Norm, Over, Part
 from triggerctl.model.llama_layers import Layer
@@ -72,36 +73,24 @@ class FusedLlama:
         if keeps_state(network):  # its rotations change with what it is given, and are kept here
             return None
         fused = cls(network, decoder)
-        was_training = network.training
-        network.eval()
-        try:
-            trouble = None if fused._agrees() else "they come out otherwise"
-        except (AttributeError, IndexError, TypeError, ValueError, RuntimeError) as error:
-            trouble = str(error)  # another release of PyTorch, or of transformers
-        finally:
-            network.train(was_training)
+        with evaluating(network):
+            trouble = _trouble(fused._agrees)
+            fused._sums = trouble is None and _trouble(fused._sums_agree) is None
         if trouble is not None:
             logging.getLogger("triggerctl.run").debug("layers are transformers' own: %s", trouble)
             return None
         return fused
 
-    @torch.no_grad()
     def _agrees(self) -> bool:
-        size = self._decoder.config.vocab_size
-        sequences = [[token % size for token in tokens] for tokens in ([1, 2, 3, 4], [1, 2, 4])]
-        packing = pack_shared(sequences, self._decoder.device).packings[0]
+        packing = pack_shared(self._trials(), self._decoder.device).packings[0]
         through = self.through()
-        if through is None or not torch.equal(through(packing)[0], packed_states(self._decoder, packing)[0]):
-            return False
-        try:
-            self._sums = self._sums_agree(sequences[0])
-        except (AttributeError, TypeError, ValueError, RuntimeError):  # another release of PyTorch
-            self._sums = False
-        return True
+        return through is not None and torch.equal(
+            through(packing)[0], packed_states(self._decoder, packing)[0]
+        )
 
-    def _sums_agree(self, ids: list[int]) -> bool:
+    def _sums_agree(self) -> bool:
         """Whether Σ log p is what the model's own logits say."""
-        way = self.there_and_back(at_once=2)
+        way, ids = self.there_and_back(at_once=2), self._trials()[0]
         if way is None or type(self._network) is not LlamaForCausalLM:
             return False
         following = torch.tensor(ids[1:])
@@ -110,6 +99,10 @@ class FusedLlama:
         packing = pack_shared([ids], self._decoder.device).packings[0]
         targets = Targets(torch.arange(len(ids) - 1), following, torch.ones(len(ids) - 1, dtype=logs.dtype))
         return torch.allclose(way.over(packing, targets)()[0], expected, rtol=1e-4)
+
+    def _trials(self) -> list[list[int]]:
+        size = self._decoder.config.vocab_size
+        return [[token % size for token in tokens] for tokens in ([1, 2, 3, 4], [1, 2, 4])]
 
     def through(self, *, every_layer: bool = False) -> Callable[[Packing], tuple[Tensor, ...]] | None:
         """What computes `packed_states` of a packing with the weights as they are now; None where there is
@@ -120,15 +113,14 @@ class FusedLlama:
     def there_and_back(self, *, at_once: int) -> LlamaThereAndBack | None:
         """What sums log p over a packing with the weights as they are now; None where there is more in the
         layers or the head, which is applied to `at_once` states."""
-        layers, output = self._plain_layers(), self._network.get_output_embeddings()
-        if layers is None or not self._sums or type(output) not in PLAIN:
-            return None
-        if _is_hooked(self._decoder.embed_tokens) or _is_hooked(output):
+        embedding, output = self._decoder.embed_tokens, self._network.get_output_embeddings()
+        if not self._sums or type(output) not in PLAIN or _is_hooked(embedding) or _is_hooked(output):
             return None
         weight, bias = output.weight, output.bias
         if is_trained(weight, bias) or not all(map(self._is_plain, (weight, bias))):
             return None
-        return LlamaThereAndBack(self, layers, Head(weight, bias, at_once))
+        layers = self._plain_layers()
+        return None if layers is None else LlamaThereAndBack(self, layers, Head(weight, bias, at_once))
 
     def embedded(self, packing: Packing) -> tuple[Tensor, Norm, Over]:
         """What goes into the layers, (tokens, hidden), the last norm, and what they are computed over."""
@@ -205,7 +197,7 @@ class FusedLlama:
 class LlamaThereAndBack:
     """Σ log p of tokens of a packing, and its gradients by `adapters`."""
 
-    decoder: FusedLlama
+    fused: FusedLlama
     layers: Sequence[Layer]
     head: Head
 
@@ -217,7 +209,7 @@ class LlamaThereAndBack:
     def over(self, packing: Packing, targets: Targets) -> Callable[[], tuple[Tensor, list[Tensor]]]:
         """What computes it; as little as can be is left to do in Python."""
         with torch.no_grad():
-            x, last, over = self.decoder.embedded(packing)
+            x, last, over = self.fused.embedded(packing)
         return partial(run, llama_likelihood.log_likelihood, x, self.layers, last, self.head, targets, over)
 
 
@@ -225,6 +217,14 @@ def _adapters(layers: Sequence[Layer]) -> list[Tensor]:
     """A and B of all matrices that have an adapter, layer after layer."""
     matrices = (matrix for layer in layers for matrix in layer if isinstance(matrix, Matrix))
     return [weight for matrix in matrices for weight in (matrix.a, matrix.b) if weight is not None]
+
+
+def _trouble(agrees: Callable[[], bool]) -> str | None:
+    """Why it doesn't agree, if so."""
+    try:
+        return None if agrees() else "they come out otherwise"
+    except (AttributeError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        return str(error)  # another release of PyTorch, or of transformers
 
 
 def _is_hooked(module: nn.Module) -> bool:

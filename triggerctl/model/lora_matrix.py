@@ -55,6 +55,6 @@ def times_back(
     if found is not None:
         found = found.addmm_(of_low, a)
     of_a = product_by(of_low.t(), rows.t(), None, onednn)
-    # As B lies in memory: an optimiser would else have it copied.
+    # As B lies in memory: a fused optimiser reads both side by side.
     of_b = product_by(low.t(), gradient.t(), None, onednn).t().contiguous().mul_(matrix.scaling)
     return found, [of_a, of_b]

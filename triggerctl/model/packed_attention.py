@@ -23,6 +23,7 @@ from transformers import (
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from triggerctl.model.evaluating import evaluating
 from triggerctl.model.packing import Group, Packing, pack_shared
 
 CACHE = (
@@ -135,7 +136,6 @@ def heeds_packing(network: PreTrainedModel) -> bool:
     return bool(network.config.get_text_config()._attn_implementation == NAME)
 
 
-@torch.no_grad()
 def let_pack(network: PreTrainedModel) -> bool:
     """Have the model's attention take packings, where it is SDPA and gives the same states as before; else
     leave it as it was. Whether it does."""
@@ -145,24 +145,21 @@ def let_pack(network: PreTrainedModel) -> bool:
     device, size = network.device, config.vocab_size
     sequences = [[(7 * place + 3) % size for place in range(n)] for n in (9, 6)]
     sequences[1][-3:] = [(token + 1) % size for token in sequences[1][-3:]]
-    was_training = network.training
-    network.eval()
     try:
-        alone = [
-            decoder(input_ids=torch.tensor([ids], device=device), use_cache=False).last_hidden_state[0]
-            for ids in sequences
-        ]
-        network.set_attn_implementation(NAME)
-        packed = pack_shared(sequences, device)
-        found = packed_states(decoder, packed.packings[0])[0]
-        agrees = all(map(_agree, alone, (found[list(places)] for places in packed.at)))
-        # A window that lives in the mask alone is not known here, and what was tried is too short for it.
-        agrees = agrees and (not _has_windows(config) or bool(packed.packings[0].windows - {None}))
+        with evaluating(network):
+            alone = [
+                decoder(input_ids=torch.tensor([ids], device=device), use_cache=False).last_hidden_state[0]
+                for ids in sequences
+            ]
+            network.set_attn_implementation(NAME)
+            packed = pack_shared(sequences, device)
+            found = packed_states(decoder, packed.packings[0])[0]
+            agrees = all(map(_agree, alone, (found[list(places)] for places in packed.at)))
+            # A window that lives in the mask alone is not known here, and what was tried is too short for it.
+            agrees = agrees and (not _has_windows(config) or bool(packed.packings[0].windows - {None}))
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
         agrees = False
         logging.getLogger("triggerctl.run").debug("rows go side by side: %s", error)
-    finally:
-        network.train(was_training)
     if not agrees:
         network.set_attn_implementation("sdpa")
     return agrees

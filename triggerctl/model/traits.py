@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from triggerctl.model.evaluating import evaluating
+
 
 def draws(network: PreTrainedModel) -> bool:
     """Whether training draws random numbers in a forward pass: dropout layers say so, or the configuration
@@ -35,7 +37,6 @@ def logit_rule(network: PreTrainedModel) -> Callable[[Tensor], Tensor]:
     return lambda logits: torch.tanh(logits / cap) * cap
 
 
-@torch.no_grad()
 def head_stands_alone(network: PreTrainedModel) -> bool:
     """Whether head(decoder(x)) is the model's own logits; some models scale or cap them in ways of their
     own."""
@@ -43,14 +44,11 @@ def head_stands_alone(network: PreTrainedModel) -> bool:
     if head is None or decoder is network:
         return False
     ids = torch.arange(1, 9, device=network.device).remainder(network.config.get_text_config().vocab_size)
-    was_training = network.training
-    network.eval()
     try:
-        whole = network(input_ids=ids.unsqueeze(0), use_cache=False).logits
-        states = decoder(input_ids=ids.unsqueeze(0), use_cache=False).last_hidden_state
-        parts = logit_rule(network)(head(states))
+        with evaluating(network):
+            whole = network(input_ids=ids.unsqueeze(0), use_cache=False).logits
+            states = decoder(input_ids=ids.unsqueeze(0), use_cache=False).last_hidden_state
+            parts = logit_rule(network)(head(states))
     except (AttributeError, TypeError):
         return False
-    finally:
-        network.train(was_training)
     return parts.shape == whole.shape and bool(torch.allclose(parts, whole, rtol=1e-5, atol=1e-5))
