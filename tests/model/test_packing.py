@@ -17,6 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from triggerctl.data.batches import collate
+from triggerctl.model import packing
 from triggerctl.model.causal import CausalModel
 from triggerctl.model.packed_attention import NAME, let_pack
 from triggerctl.model.packing import pack_shared
@@ -73,6 +74,36 @@ def test_gradients_are_those_of_rows_side_by_side(is_peft: bool) -> None:
     assert packed.keys() == padded.keys()
     for name, gradient in packed.items():
         torch.testing.assert_close(gradient, padded[name], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "tokens"),
+    [
+        ([10, 9, 1], [10, 10]),  # as they lie: 10 and 10
+        ([9, 7, 4], [9, 11]),  # nothing to be gained
+        ([2, 9, 6, 3], [11, 9]),
+        ([8, 8, 1, 3], [11, 9]),  # one of 8 for one of 3, or 16 and 4
+        ([5, 1, 1, 1], [5, 3]),
+        ([7], [7]),
+    ],
+    ids=str,
+)
+def test_packings_side_by_side_are_of_like_sizes(lengths: list[int], tokens: list[int]) -> None:
+    sequences = [tuple(range(100 * n, 100 * n + length)) for n, length in enumerate(lengths, start=1)]
+    packed = pack_shared(sequences, torch.device("cpu"), parts=2)
+    assert sorted(p.ids.numel() for p in packed.packings) == sorted(tokens)
+    ids = torch.cat([packing.ids for packing in packed.packings])
+    for sequence, at in zip(sequences, packed.at, strict=True):
+        assert ids[list(at)].tolist() == list(sequence)
+
+
+@pytest.mark.parametrize(("most", "tokens"), [(2, [9, 11]), (1, [6, 14])])
+def test_among_many_sequences_none_are_exchanged(
+    most: int, tokens: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "EXCHANGES", most)
+    packed = pack_shared([(1,) * 6, (2,) * 9, (3,) * 5], torch.device("cpu"), parts=2)
+    assert sorted(p.ids.numel() for p in packed.packings) == tokens
 
 
 def test_what_sequences_share_is_passed_once_and_said_of_each() -> None:

@@ -72,7 +72,8 @@ def test_other_formats_are_pytorchs_affair(by_onednn: list[tuple[int, ...]]) -> 
     ("m", "k", "n", "pays"),
     [
         (176, 192, 192, True),
-        (177, 192, 192, False),  # a shape that won't come again, for little
+        (168, 192, 192, True),
+        (172, 192, 192, False),  # a shape that won't come again, for little
         (8, 192, 192, False),  # little work
         (15, 576, 1536, True),  # few rows: there are not many such numbers
         (701, 576, 1536, True),  # a shape of its own, for much
@@ -88,7 +89,7 @@ def test_a_shape_must_return_or_be_worth_its_program(m: int, k: int, n: int, pay
 def test_a_round_number_is_hardly_more(tokens: int) -> None:
     filled = round_number(tokens)
     assert filled % products.ROUND == 0
-    assert tokens <= filled <= max(tokens + 15, tokens * 17 / 16)
+    assert tokens <= filled <= max(tokens + 7, tokens * 17 / 16)
 
 
 def test_round_numbers_are_few() -> None:
@@ -237,7 +238,7 @@ def test_a_quickened_model_says_and_learns_the_same(
         by_onednn.clear()
         passed = model.passed(collate(rows((4, 9, 6, 1, 17), seed=1), pad_id=0))
         # Filled up to a round number of tokens, which belong to no row.
-        assert (model.filler, passed.states.shape[0] % products.ROUND) == ((11, 0) if quick else (0, 5))
+        assert (model.filler, passed.states.shape[0] % products.ROUND) == ((3, 0) if quick else (0, 5))
         logits = model.logits(passed.at_places())
         logits.square().sum().backward()
         assert bool(by_onednn) is (quick or is_peft)

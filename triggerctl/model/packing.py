@@ -6,7 +6,7 @@ alone. A `Packing` says which tokens attend to which; `packed_attention.py` heed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 
 from triggerctl.data.integers import integers
+
+EXCHANGES = 1024
+"""Pairs of sequences of which the best to exchange is looked for. Where there are more, pieces are alike."""
 
 
 def as_it_is(tokens: int) -> int:
@@ -145,14 +148,36 @@ def pack_shared(
 def _cut(ordered: Sequence[int], sequences: Sequence[Sequence[int]], parts: int) -> list[list[int]]:
     """Indices of sequences, in at most so many pieces of about as many tokens that neighbours don't share."""
     before: Sequence[int] = ()
-    ends = [0]
+    own: dict[int, int] = {}
     for i in ordered:
-        ends.append(ends[-1] + len(sequences[i]) - common_length(before, sequences[i]))
+        own[i] = len(sequences[i]) - common_length(before, sequences[i])
         before = sequences[i]
+    ends = list(accumulate(own.values(), initial=0))
     pieces: dict[int, list[int]] = {}
     for i, (start, end) in zip(ordered, pairwise(ends), strict=True):
         pieces.setdefault((start + end) * parts // (2 * ends[-1] + 1), []).append(i)
-    return list(pieces.values())
+    found = list(pieces.values())
+    _even_out(found, own, shared=common_length(sequences[ordered[0]], sequences[ordered[-1]]))
+    rank = {i: number for number, i in enumerate(ordered)}
+    return [sorted(piece, key=rank.__getitem__) for piece in found]
+
+
+def _even_out(pieces: list[list[int]], own: Mapping[int, int], *, shared: int) -> None:
+    """Move one sequence from the largest piece to the smallest, or exchange two, where that makes them more
+    alike; `shared`: tokens at the beginning of all, which each piece passes."""
+    tokens = [sum(own[i] for i in piece) + (shared if k else 0) for k, piece in enumerate(pieces)]
+    large, small = (pieces[tokens.index(most)] for most in (max(tokens), min(tokens)))
+    apart = max(tokens) - min(tokens)
+    if len(large) * len(small) > EXCHANGES:
+        return
+    moves = [(abs(apart - 2 * (own[i] - own.get(j, 0))), i, j) for i in large[1:] for j in (*small[1:], -1)]
+    if moves and (best := min(moves))[0] < apart:
+        _, i, j = best
+        large.remove(i)
+        small.append(i)
+        if j >= 0:
+            small.remove(j)
+            large.append(j)
 
 
 def _shared(

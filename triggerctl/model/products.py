@@ -19,7 +19,7 @@ from triggerctl.model.processor import processor_maker
 WORTH_ONEDNN = 2_000_000
 """Operations below which what a call of oneDNN costs beside its product is more than it saves."""
 
-ROUND, FEW = 16, 32
+ROUND, FEW = 8, 32
 WORTH_A_SHAPE = 200_000_000
 """oneDNN makes a program for each shape that it multiplies, half a millisecond and half a MiB the first time.
 Products of fewer operations than these are left to it only where shapes return: where the rows, and what is
@@ -83,8 +83,8 @@ def _pays(
 
 
 def round_number(tokens: int) -> int:
-    """So many tokens, or at most a sixteenth more, or 15: few different numbers come of it."""
-    step = max(ROUND, (1 << (tokens // ROUND).bit_length()) // 2)
+    """So many tokens, or at most a sixteenth more, or 7: few different numbers come of it."""
+    step = max(ROUND, (1 << tokens.bit_length()) // 32)
     return -(-tokens // step) * step
 
 
