@@ -3,8 +3,9 @@ logits. Run: pytest tests/model/test_likelihood.py"""
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +16,20 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from triggerctl.data.batches import Batch, collate
-from triggerctl.model import causal, fused_llama, likelihood, positions, products, programs, threads
+from triggerctl.model import (
+    causal,
+    fused_llama,
+    likelihood,
+    llama_layers,
+    positions,
+    products,
+    programs,
+    threads,
+)
 from triggerctl.model.causal import CausalModel
+from triggerctl.model.layer_steps import SHORT, over
 from triggerctl.model.likelihood import KnownSum
+from triggerctl.model.packing import pack
 from triggerctl.model.positions import at_once
 from triggerctl.model.products import round_number
 from triggerctl.strategies.base import cross_entropy, log_probabilities
@@ -72,7 +84,8 @@ def taken(model: CausalModel) -> dict[str, Tensor]:
 
 
 def asked(model: CausalModel, batch: Batch) -> KnownSum | None:
-    return model.log_likelihood(batch, at_once=at_once(model))
+    ready = model.ready(batch)
+    return None if ready is None else model.log_likelihood(ready, at_once=at_once(model))
 
 
 def known(model: CausalModel, batch: Batch) -> KnownSum:
@@ -89,8 +102,12 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], *, rtol: 
         assert tensor.is_contiguous()
 
 
-@pytest.mark.parametrize("finetune", [{}, {"target_modules": ("q_proj", "down_proj")}, {"use_rslora": True}])
-@pytest.mark.parametrize("shape", [{}, {"tied": True}, {"attention_bias": True, "mlp_bias": True}], ids=str)
+FINETUNES = [{}, {"target_modules": ("q_proj", "down_proj")}, {"use_rslora": True}]
+SHAPES = [{}, {"tied": True}, {"attention_bias": True, "mlp_bias": True}, {"num_key_value_heads": 4}]
+
+
+@pytest.mark.parametrize("finetune", FINETUNES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("at_once", [1000, 7, 1], ids=lambda n: f"{n} at once")
 def test_value_and_gradients_are_autograds(
     shape: dict[str, Any], finetune: dict[str, Any], at_once: int, monkeypatch: pytest.MonkeyPatch
@@ -104,6 +121,115 @@ def test_value_and_gradients_are_autograds(
     found.give_back()
     assert float(found.value) == pytest.approx(expected, rel=1e-12)
     assert_same(taken(model), {name: -3 * gradient for name, gradient in gradients.items()})
+
+
+@pytest.mark.parametrize("heads", [2, 4])
+def test_so_are_those_of_long_rows(heads: int) -> None:
+    model = fresh(exact(num_key_value_heads=heads))
+    batch = collate(rows((SHORT + 6, 9, SHORT + 30, SHORT, 30), seed=1), pad_id=0)
+    expected, gradients = by_autograd(model, batch)
+    found = known(model, batch)
+    found.value.backward()
+    found.give_back()
+    assert float(found.value) == pytest.approx(expected, rel=1e-12)
+    assert_same(taken(model), gradients)
+
+
+@pytest.mark.parametrize(
+    ("heads", "lengths", "expected"),
+    [(4, (SHORT, 6), True), (4, (SHORT + 1, 9), False), (2, (9,), False)],
+    ids=["short rows", "a long one", "fewer keys than queries"],
+)
+def test_attention_goes_head_after_head_where_rows_are_short_and_keys_have_all_heads(
+    heads: int, lengths: tuple[int, ...], expected: bool
+) -> None:
+    packing = pack([range(1, 1 + n) for n in lengths], torch.device("cpu")).packings[0]
+    fused = fresh(exact(num_key_value_heads=heads))._fused
+    assert fused is not None
+    turns = fused.turns(packing, torch.zeros(1, dtype=torch.float64))
+    assert over(fused_llama._laid(packing), turns).by_head is expected
+
+
+@contextlib.contextmanager
+def in_training(model: CausalModel, *, lanes: int = 1) -> Iterator[None]:
+    with threads.threads(lanes), model.threads_for(4096), model.layers_stay():
+        yield
+
+
+def wholes_of(model: CausalModel) -> list[Tensor | None]:
+    """What is multiplied by instead of by every matrix and its adapter's."""
+    assert model._fused is not None
+    known = model._fused._known
+    assert known is not None
+    assert known.wholes is not None
+    return [whole for of_layer in known.wholes() for whole in of_layer]
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize("finetune", FINETUNES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_by_sums_of_matrices_that_are_made_beforehand_they_are_the_same(
+    shape: dict[str, Any], finetune: dict[str, Any], lanes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_lanes_of_few_tokens(monkeypatch)
+    model, batch = fresh(exact(**shape), **finetune), batch_with_twins()
+    expected, gradients = by_autograd(model, batch)
+    with in_training(model, lanes=lanes):
+        found = known(model, batch)
+        made = [whole is not None for whole in wholes_of(model)]
+    found.value.backward()
+    found.give_back()
+    biased = "attention_bias" in shape
+    some = {"query_key_value", "down"} if "target_modules" in finetune else set(llama_layers.Layer._fields)
+    adapted = ["query_key_value" in some, "output" in some, "gate_up" in some, "down" in some]
+    assert made == 2 * [adapter and not biased for adapter in adapted]
+    assert float(found.value) == pytest.approx(expected, rel=1e-12)
+    assert_same(taken(model), gradients)
+
+
+def test_matrices_whose_sums_would_take_longer_than_they_save_are_multiplied_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, batch = fresh(exact()), batch_with_twins()
+    with model.threads_for(4), model.layers_stay():
+        known(model, batch)
+        assert wholes_of(model) == [None] * 8
+    monkeypatch.setattr(fused_llama, "WHOLE_AT_MOST", 100)  # numbers: a larger model's would fill memory
+    with in_training(model):
+        known(model, batch)
+        assert wholes_of(model) == []
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_weights_that_have_moved_are_those_that_count(lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_lanes_of_few_tokens(monkeypatch)
+    model, batch = fresh(exact()), batch_with_twins()
+    with in_training(model, lanes=lanes):
+        for _ in range(3):
+            found = known(model, batch)
+            found.value.backward()
+            found.give_back()
+            expected, _ = by_autograd(model, batch)
+            assert float(found.value) == pytest.approx(expected, rel=1e-12)
+            with torch.no_grad():
+                for weight in model.trainable.values():
+                    weight.mul_(1.1)
+            model.weights_moved()
+
+
+def test_without_its_adapter_and_in_evaluation_it_is_looked_at_anew() -> None:
+    model, batch = fresh(exact()), batch_with_twins()
+    with model.base():
+        base = float(known(model, batch).value)
+    states = model.states(batch)
+    with in_training(model):
+        trained = float(known(model, batch).value)
+        with model.base():
+            assert float(known(model, batch).value) == base
+        with model.evaluating():
+            torch.testing.assert_close(model.states(batch), states)
+        assert float(known(model, batch).value) == trained
+    assert trained != pytest.approx(base)
 
 
 @pytest.mark.parametrize("filled", [False, True], ids=["as they are", "filled up"])
@@ -149,7 +275,8 @@ def test_no_lane_prepares_for_a_way_back(monkeypatch: pytest.MonkeyPatch) -> Non
     assert enabled == [False, False]
 
 
-def test_by_onednn_they_are_the_same_within_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("trains", [False, True], ids=["one by one", "made whole"])
+def test_by_onednn_they_are_the_same_within_rounding(trains: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not products._onednn_agrees():
         pytest.skip("needs a PyTorch with oneDNN")
     network = llama(dtype=torch.float32, hidden_size=192, intermediate_size=512)
@@ -161,7 +288,9 @@ def test_by_onednn_they_are_the_same_within_rounding(monkeypatch: pytest.MonkeyP
     for name, weight in model.trainable.items():
         weight.data.copy_(exactly.trainable[name].data)
     expected, gradients = by_autograd(exactly, batch)
-    found = known(model, batch)
+    with in_training(model) if trains else contextlib.nullcontext():
+        found = known(model, batch)
+        assert not trains or all(whole is not None for whole in wholes_of(model))
     found.value.backward()
     found.give_back()
     assert float(found.value) == pytest.approx(expected, rel=1e-5)

@@ -18,8 +18,10 @@ from torch import Tensor
 from triggerctl.data.batches import collate
 from triggerctl.model.threads import (
     LARGE_PRODUCT,
+    WORKERS,
     WORTH_A_LANE,
     WORTH_A_THREAD,
+    ahead,
     on_threads_of_their_own,
     share_out,
     side_by_side,
@@ -120,6 +122,41 @@ def test_an_error_on_the_way_to_a_lane_comes_once_all_have_ended() -> None:
     with pytest.raises(ValueError, match="before the lane"):
         on_threads_of_their_own(act, [0, 1, 2], prepared=prepared)
     assert ended == [0]
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_what_is_begun_ahead_is_all_there_in_its_order(beside: bool) -> None:
+    found = ahead(lambda number: (number, torch.get_num_threads()), [3, 1, 2], beside=beside)
+    here = torch.get_num_threads()
+    assert found() == [(3, here), (1, here), (2, here)]
+
+
+def test_what_no_thread_has_begun_is_done_by_who_asks() -> None:
+    busy, may_end = [threading.Event() for _ in range(WORKERS)], threading.Event()
+
+    def act(number: int) -> int:
+        if number < len(busy):
+            busy[number].set()
+            may_end.wait(10)
+        return threading.get_ident()
+
+    found = ahead(act, range(len(busy) + 2), beside=True)
+    for each in busy:
+        assert each.wait(10)
+    threading.Timer(0.1, may_end.set).start()
+    done_by = found()
+    assert threading.get_ident() not in done_by[: len(busy)]
+    assert done_by[len(busy) :] == [threading.get_ident()] * 2
+
+
+def test_an_error_ahead_comes_when_it_is_asked_for() -> None:
+    def act(number: int) -> float:
+        return 1 / number
+
+    for beside in (False, True):
+        found = ahead(act, [1, 0], beside=beside)
+        with pytest.raises(ZeroDivisionError):
+            found()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from triggerctl.config.models import ExperimentConfig
 from triggerctl.data.encoding import Encoded
-from triggerctl.model.causal import CausalModel
+from triggerctl.model.causal import CausalModel, Ready
 from triggerctl.strategies import strategy_class
 from triggerctl.strategies.base import Strategy
 from triggerctl.training.events import Event, PhaseStarted, Stepped
@@ -129,10 +129,10 @@ def _rows_of(model: CausalModel, seen: list[Ids]) -> Iterator[None]:
     """Keep the rows of every forward pass that is being learnt from."""
 
     def keeping(ask: Callable[..., Any]) -> Callable[..., Any]:
-        def answer(batch: Any, **options: Any) -> Any:
-            found = ask(batch, **options)
+        def answer(asked: Any, **options: Any) -> Any:
+            found = ask(asked, **options)
             if torch.is_grad_enabled() and found is not None:
-                seen.extend(batch.rows)
+                seen.extend((asked.batch if isinstance(asked, Ready) else asked).rows)
             return found
 
         return answer

@@ -4,7 +4,7 @@ tests/training/test_out_of_memory.py"""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -30,11 +30,11 @@ def room_for(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
         tried: list[int] = []
         real = GradientPass.of
 
-        def of(self: GradientPass, units: Units) -> UpdateGradients:
+        def of(self: GradientPass, units: Units, following: Sequence[Units] = ()) -> UpdateGradients:
             tried.append(self._limit)
             if self._limit > rows and len(tried) > 2:
                 raise error()
-            return real(self, units)
+            return real(self, units, following)
 
         monkeypatch.setattr(GradientPass, "of", of)
         return tried

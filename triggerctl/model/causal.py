@@ -20,8 +20,9 @@ from triggerctl.data.batches import Batch
 from triggerctl.data.integers import integers
 from triggerctl.model.adapters import stack_adapter
 from triggerctl.model.evaluating import evaluating
-from triggerctl.model.fused_llama import FusedLlama
+from triggerctl.model.fused_llama import FusedLlama, LlamaThereAndBack
 from triggerctl.model.likelihood import KnownSum, known_sum, targets_in
+from triggerctl.model.llama_likelihood import Targets
 from triggerctl.model.operations import FORWARD, product_operations, widths
 from triggerctl.model.packed_attention import heeds_packing, packed_keys_and_values, packed_states
 from triggerctl.model.packing import Packed, as_it_is, pack, pack_shared, sent
@@ -45,6 +46,15 @@ class Passed:
         return self.states.index_select(0, self.at)
 
 
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A batch as its rows go through the model, and its tokens to be predicted in each packing."""
+
+    batch: Batch
+    packed: Packed
+    targets: Sequence[Targets]
+
+
 class CausalModel:
     """`network` is the transformers model (LoRA layers, if any, sit inside it), `adapter` peft's view of it
     or None under full fine-tuning. `was_merged`: the adapter was merged into the base weights and taken out
@@ -55,6 +65,9 @@ class CausalModel:
         self.adapter = adapter
         self.was_merged, self.filler = False, 0
         self._decoder = network.base_model
+        # Found once: a walk through a network, or through transformers' configurations, takes its time.
+        self._first = next(network.parameters())
+        self._widths = widths(network)
         self._output: nn.Module | None = network.get_output_embeddings()
         self._finish = logit_rule(network)
         self.splits = head_stands_alone(network)
@@ -64,7 +77,7 @@ class CausalModel:
         self._checkpoints = any(getattr(m, "gradient_checkpointing", False) for m in network.modules())
         self._keeps_state = keeps_state(network)
         self.rounded = round_number if is_quick(network) else as_it_is
-        self._lanes = 1
+        self._lanes, self._tokens = 1, 0.0
         self._given_threads: int | None = None
         # A walk through all modules takes as long as a small model's layer.
         self._trained = list(self.trainable.values())
@@ -77,7 +90,7 @@ class CausalModel:
 
     @property
     def device(self) -> torch.device:
-        return self.network.device
+        return self._first.device
 
     @property
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -121,6 +134,7 @@ class CausalModel:
             states = batch.at_places(self.hidden(batch.input_ids))
             return Passed(states, torch.arange(states.shape[0], device=states.device), shares=False)
         packed = self._pack(batch, parts=self._parts(batch.rows))
+        self.filler += packed.filler
         return Passed(self.packed(packed), self._places(packed), shares=self._shares())
 
     def packed(self, packed: Packed) -> Tensor:
@@ -151,16 +165,35 @@ class CausalModel:
     def threads_for(self, tokens: float) -> Iterator[None]:
         """Within it, passes over about so many tokens use as many CPU threads as pay, in their products or
         side by side."""
-        before = self._given_threads, self._lanes
+        before = self._given_threads, self._lanes, self._tokens
         given = self._given_threads or torch.get_num_threads()
-        operations = product_operations(self.network, tokens)
+        operations = product_operations(self._widths, tokens)
         in_products, lanes = share_out(given, operations=operations, tokens=tokens, lanes=self._may_part())
-        self._given_threads, self._lanes = given, lanes
+        self._given_threads, self._lanes, self._tokens = given, lanes, tokens
         try:
             with threads(in_products):
                 yield
         finally:
-            self._given_threads, self._lanes = before
+            self._given_threads, self._lanes, self._tokens = before
+
+    def layers_stay(self) -> contextlib.AbstractContextManager[None]:
+        """Within it layers and adapters stay what they are but for their weights, and for these
+        `weights_moved` is called whenever they have changed: what `log_likelihood` needs of the layers is
+        found out once, and what it needs of the weights once for as long as they stay."""
+        return contextlib.nullcontext() if self._fused is None else self._fused.layers_stay()
+
+    def weights_moved(self) -> None:
+        """The weights are others now. What the last update needed of them is begun for the next one, where a
+        lane is free."""
+        if self._fused is not None and self._fused.weights_moved():
+            self._begin()
+
+    def _begin(self) -> None:
+        if self._fused is not None:
+            self._fused.begin(int(self._tokens), beside=self._lanes > 1)
+
+    def _layers_set_aside(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self._fused is None else self._fused.layers_set_aside()
 
     @contextlib.contextmanager
     def threads_for_the_head(self, positions: int) -> Iterator[None]:
@@ -169,8 +202,7 @@ class CausalModel:
             yield
 
     def _threads_in_the_head(self, positions: int) -> int:
-        width, _ = widths(self.network)
-        operations = 2 * FORWARD * positions * width * self.vocabulary
+        operations = 2 * FORWARD * positions * self._widths[0] * self.vocabulary
         return threads_that_pay(operations, self._given_threads or torch.get_num_threads())
 
     def _may_part(self) -> bool:
@@ -195,11 +227,8 @@ class CausalModel:
 
     def _pack(self, batch: Batch, *, parts: int) -> Packed:
         if self._shares():
-            packed = pack_shared(batch.rows, self.device, parts=parts, rounded=self.rounded)
-        else:
-            packed = pack(batch.rows, self.device, rounded=self.rounded)
-        self.filler += packed.filler
-        return packed
+            return pack_shared(batch.rows, self.device, parts=parts, rounded=self.rounded)
+        return pack(batch.rows, self.device, rounded=self.rounded)
 
     def _through_the_layers(self, packed: Packed, *, every_layer: bool = False) -> tuple[Tensor, ...]:
         fused = None if self._fused is None else self._fused.through(every_layer=every_layer)
@@ -220,6 +249,7 @@ class CausalModel:
         after the final norm."""
         if self.packs:
             packed = self._pack(batch, parts=self._parts(batch.rows))
+            self.filler += packed.filler
             at = self._places(packed)
             layers = self._through_the_layers(packed, every_layer=True)
             return tuple(layer.index_select(0, at) for layer in layers)
@@ -229,18 +259,30 @@ class CausalModel:
         ).hidden_states
         return tuple(map(batch.at_places, states[1:]))
 
-    def log_likelihood(self, batch: Batch, *, at_once: int) -> KnownSum | None:
-        """Σ log p of the batch's loss tokens, its gradient taken in the same call, the head applied to
-        `at_once` positions at a time. None where this model can't, or its head keeps more threads busy."""
+    def ready(self, batch: Batch) -> Ready | None:
+        """What `log_likelihood` needs of a batch beside the weights. None where this model can't do that, or
+        its head keeps more threads busy."""
         parts = self._parts(batch.rows)
-        threads_there = torch.get_num_threads() * parts
-        if self._fused is None or threads_there < self._threads_in_the_head(batch.loss_at.shape[0]):
-            return None
-        way = self._fused.there_and_back(at_once=max(1, at_once // parts))
-        if way is None or not torch.is_grad_enabled():
+        way = self._there_and_back(at_once=1)
+        if way is None or torch.get_num_threads() * parts < self._threads_in_the_head(batch.loss_at.shape[0]):
             return None
         packed = self._pack(batch, parts=parts)
-        return known_sum(way, packed, targets_in(packed, batch, way.head.weight.dtype, self.rounded))
+        return Ready(batch, packed, targets_in(packed, batch, way.head.weight.dtype, self.rounded))
+
+    def log_likelihood(self, ready: Ready, *, at_once: int) -> KnownSum | None:
+        """Σ log p of a batch's loss tokens, its gradient taken in the same call, the head applied to
+        `at_once` positions at a time. None where this model can't."""
+        self._begin()
+        way = self._there_and_back(at_once=max(1, at_once // len(ready.packed.packings)))
+        if way is None:
+            return None
+        self.filler += ready.packed.filler
+        return known_sum(way, ready.packed, ready.targets)
+
+    def _there_and_back(self, *, at_once: int) -> LlamaThereAndBack | None:
+        if self._fused is None or not torch.is_grad_enabled():
+            return None
+        return self._fused.there_and_back(at_once=at_once)
 
     @property
     def head_is_trained(self) -> bool:
@@ -278,7 +320,7 @@ class CausalModel:
         try:
             for weight, first in self._biases:
                 weight.data = first
-            with self.adapter.disable_adapter():
+            with self._layers_set_aside(), self.adapter.disable_adapter():
                 yield
         finally:
             for (weight, _), now in zip(self._biases, moved, strict=True):
@@ -291,5 +333,5 @@ class CausalModel:
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
         """Dropout off and no gradients; the former mode comes back."""
-        with evaluating(self.network):
+        with self._layers_set_aside(), evaluating(self.network):
             yield

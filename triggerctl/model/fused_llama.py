@@ -11,10 +11,11 @@ embedding with an adapter) is left to transformers' own. Hooks inside the layers
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
@@ -32,20 +33,40 @@ from transformers.models.llama.modeling_llama import (
     LlamaRMSNorm,
 )
 
-from triggerctl.model import llama_layers, llama_likelihood
+from triggerctl.model import llama_layers, llama_likelihood, lora_matrix
 from triggerctl.model.evaluating import evaluating
 from triggerctl.model.fused_lora import PLAIN, FusedLinear, is_trained
-from triggerctl.model.layer_steps import Norm, Over, Part
+from triggerctl.model.layer_steps import Laid, Norm, Over, Sequences, Turns, over
 from triggerctl.model.llama_layers import Layer
 from triggerctl.model.llama_likelihood import Head, Targets
-from triggerctl.model.lora_matrix import Matrix
+from triggerctl.model.lora_matrix import Matrices, Matrix
 from triggerctl.model.packed_attention import heeds_packing, packed_states
-from triggerctl.model.packing import Group, Packing, pack_shared
+from triggerctl.model.packing import Packing, pack_shared
 from triggerctl.model.products import takes_onednn
 from triggerctl.model.programs import run
+from triggerctl.model.threads import ahead
 from triggerctl.model.traits import keeps_state
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+WHOLE_AT_MOST = 2**24
+"""Numbers in a model's layers up to which W + s B A is made, for as long as the weights stay: 64 MiB in
+float32. A larger model's products gain next to nothing by it."""
+
+PIECES = 4
+"""In which that is made: a thread that has nothing else to do takes the next."""
+
+Wholes = list[list[Tensor | None]]
+"""`Matrices.whole` of each layer's matrices, in their order; empty where they are multiplied as they are."""
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is found out once where layers stay what they are. layers: by whether gradients are wanted;
+    wholes: what gives them, of the weights as they are now."""
+
+    layers: dict[bool, Sequence[Layer] | None] = field(default_factory=dict)
+    wholes: Callable[[], Wholes] | None = None
 
 
 class FusedLlama:
@@ -58,6 +79,7 @@ class FusedLlama:
         self._layers = [cast(LlamaDecoderLayer, layer) for layer in decoder.layers]
         self._kind = decoder.embed_tokens.weight.dtype
         self._rotations: tuple[Tensor, Tensor] | None = None
+        self._known: _Known | None = None
 
     @classmethod
     def of(cls, network: PreTrainedModel) -> FusedLlama | None:
@@ -110,6 +132,37 @@ class FusedLlama:
         layers = self._plain_layers()
         return None if layers is None else partial(self._states, layers, every_layer)
 
+    def layers_stay(self) -> contextlib.AbstractContextManager[None]:
+        """Within it layers and adapters are what they are now, though not their weights: they are looked
+        through once."""
+        return self._knowing(_Known())
+
+    def layers_set_aside(self) -> contextlib.AbstractContextManager[None]:
+        """Within it nothing is known of the layers beforehand."""
+        return self._knowing(None)
+
+    @contextlib.contextmanager
+    def _knowing(self, known: _Known | None) -> Iterator[None]:
+        before, self._known = self._known, known
+        try:
+            yield
+        finally:
+            self._known = before
+
+    def begin(self, tokens: int, *, beside: bool) -> None:
+        """Within `layers_stay`: have made what `there_and_back` multiplies by, for so many tokens, unless it
+        is; on another thread where one may go `beside` this one."""
+        known = self._known
+        if known is not None and known.wholes is None and (layers := self._plain_layers()) is not None:
+            known.wholes = _begun(layers, tokens, beside=beside)
+
+    def weights_moved(self) -> bool:
+        """Within `layers_stay`, to be called after each update. Whether anything had been made of them."""
+        if self._known is None or self._known.wholes is None:
+            return False
+        self._known.wholes = None
+        return True
+
     def there_and_back(self, *, at_once: int) -> LlamaThereAndBack | None:
         """What sums log p over a packing with the weights as they are now; None where there is more in the
         layers or the head, which is applied to `at_once` states."""
@@ -120,27 +173,38 @@ class FusedLlama:
         if is_trained(weight, bias) or not all(map(self._is_plain, (weight, bias))):
             return None
         layers = self._plain_layers()
-        return None if layers is None else LlamaThereAndBack(self, layers, Head(weight, bias, at_once))
+        if layers is None:
+            return None
+        wholes = (self._known and self._known.wholes) or list
+        last, head = _norm(self._decoder.norm), Head(weight, bias, at_once)
+        return LlamaThereAndBack(self, layers, wholes, embedding.weight, last, head)
 
     def embedded(self, packing: Packing) -> tuple[Tensor, Norm, Over]:
         """What goes into the layers, (tokens, hidden), the last norm, and what they are computed over."""
         x = self._decoder.embed_tokens(packing.ids)
-        cos, sin = (each.index_select(0, packing.positions).unsqueeze(1) for each in self._turns(packing, x))
-        attention, parts = self._layers[0].self_attn, [_part(group, x.dtype) for group in packing.groups]
-        over = Over(cos, sin, parts, packing.order, attention.head_dim, attention.scaling, takes_onednn(x))
-        return x, _norm(self._decoder.norm), over
+        in_one = self.turns(packing, x)._replace(heads=0)  # as transformers does
+        return x, _norm(self._decoder.norm), over(_laid(packing), in_one)
 
-    def _turns(self, packing: Packing, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of every position up to the longest sequence's, (positions, size) each."""
-        found = self._rotations
+    def turns(self, packing: Packing, like: Tensor) -> Turns:
+        """Of every position that there is in the packing, of the kind of `like`."""
+        found, attention = self._rotations, self._layers[0].self_attn
         if found is None or found[0].shape[0] < packing.longest:
             places = torch.arange(2 * packing.longest).unsqueeze(0)
-            cos, sin = (each[0] for each in self._decoder.rotary_emb(x, position_ids=places))
+            cos, sin = (each[0] for each in self._decoder.rotary_emb(like, position_ids=places))
             half = sin.shape[-1] // 2
             self._rotations = found = cos, torch.cat((-sin[..., :half], sin[..., half:]), -1)
-        return found
+        heads = self._decoder.config.num_attention_heads if attention.num_key_value_groups == 1 else 0
+        return Turns(*found, attention.head_dim, heads, attention.scaling, takes_onednn(like))
 
-    def _plain_layers(self) -> list[Layer] | None:
+    def _plain_layers(self) -> Sequence[Layer] | None:
+        if self._known is None:
+            return self._looked_through()
+        trains = torch.is_grad_enabled()
+        if trains not in self._known.layers:
+            self._known.layers[trains] = self._looked_through()
+        return self._known.layers[trains]
+
+    def _looked_through(self) -> Sequence[Layer] | None:
         embedding, last = self._decoder.embed_tokens, self._decoder.norm.weight
         if type(embedding) is not nn.Embedding or is_trained(embedding.weight, last):
             return None
@@ -173,9 +237,11 @@ class FusedLlama:
         matrices = [matrix for matrix in found if matrix is not None]
         if len(matrices) < len(found):
             return None
-        query, key, value, output, gate, up, down = matrices
+        inward, output, gate_up, down = (
+            Matrices(matrices[start:end], None) for start, end in ((0, 3), (3, 4), (4, 6), (6, 7))
+        )
         before_attention, before_mlp = _norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)
-        return Layer(before_attention, query, key, value, output, before_mlp, gate, up, down)
+        return Layer(before_attention, inward, output, before_mlp, gate_up, down)
 
     def _matrix(self, layer: nn.Module | None) -> Matrix | None:
         matrix: Matrix | None = None
@@ -195,10 +261,13 @@ class FusedLlama:
 
 @dataclass(frozen=True, slots=True)
 class LlamaThereAndBack:
-    """Σ log p of tokens of a packing, and its gradients by `adapters`."""
+    """Σ log p of tokens of a packing, and its gradients by `adapters`. `embedding`: (vocabulary, hidden)."""
 
     fused: FusedLlama
     layers: Sequence[Layer]
+    wholes: Callable[[], Wholes]
+    embedding: Tensor
+    last: Norm
     head: Head
 
     @property
@@ -208,15 +277,35 @@ class LlamaThereAndBack:
 
     def over(self, packing: Packing, targets: Targets) -> Callable[[], tuple[Tensor, list[Tensor]]]:
         """What computes it; as little as can be is left to do in Python."""
-        with torch.no_grad():
-            x, last, over = self.fused.embedded(packing)
-        return partial(run, llama_likelihood.log_likelihood, x, self.layers, last, self.head, targets, over)
+        turns = self.fused.turns(packing, self.embedding)
+        rest = (self.embedding, turns, self.layers, self.wholes(), self.last, self.head)
+        return partial(run, llama_likelihood.log_likelihood, _laid(packing), targets, *rest)
+
+
+def _begun(layers: Sequence[Layer], tokens: int, *, beside: bool) -> Callable[[], Wholes]:
+    groups = [[group.each for group in _groups(layer)] for layer in layers]
+    if sum(matrix.weight.numel() for each in groups for group in each for matrix in group) > WHOLE_AT_MOST:
+        return list
+    size = -(-len(groups) // PIECES)
+    pieces = [groups[start : start + size] for start in range(0, len(groups), size)]
+    made = ahead(partial(_wholes, tokens), pieces, beside=beside)
+    return functools.cache(lambda: [of_layer for piece in made() for of_layer in piece])
+
+
+@torch.no_grad()
+def _wholes(tokens: int, groups: Sequence[Sequence[Sequence[Matrix]]]) -> Wholes:
+    found: Wholes = run(lora_matrix.wholes, groups, tokens)
+    return found
 
 
 def _adapters(layers: Sequence[Layer]) -> list[Tensor]:
     """A and B of all matrices that have an adapter, layer after layer."""
-    matrices = (matrix for layer in layers for matrix in layer if isinstance(matrix, Matrix))
+    matrices = (matrix for layer in layers for group in _groups(layer) for matrix in group.each)
     return [weight for matrix in matrices for weight in (matrix.a, matrix.b) if weight is not None]
+
+
+def _groups(layer: Layer) -> list[Matrices]:
+    return [layer.query_key_value, layer.output, layer.gate_up, layer.down]
 
 
 def _trouble(agrees: Callable[[], bool]) -> str | None:
@@ -245,12 +334,9 @@ def _norm(norm: LlamaRMSNorm) -> Norm:
     return Norm(norm.weight, norm.variance_epsilon)
 
 
-def _part(group: Group, dtype: torch.dtype) -> Part:
-    if group.causal:
-        return Part(group.queries, group.keys, group.places, None)
-    seen = group.mask(None)
-    mask = torch.zeros(seen.shape, dtype=dtype).masked_fill_(seen.logical_not(), -math.inf)
-    return Part(group.queries, group.keys, group.places, mask)
+def _laid(packing: Packing) -> Laid:
+    groups = [Sequences(*(getattr(group, name) for name in Sequences._fields)) for group in packing.groups]
+    return Laid(packing.ids, packing.positions, groups, packing.order)
 
 
 class _Layers(torch.autograd.Function):

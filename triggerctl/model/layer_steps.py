@@ -1,4 +1,5 @@
-"""Steps of a decoder layer of Llama's kind over a packing, there and back: norm, rotary positions, attention.
+"""What layers of Llama's kind are computed over, and steps of one, there and back: norm and rotary positions;
+`llama_attention.py` has attention.
 
 The operations are those of transformers, and on the way back those of PyTorch's autograd; gradients that meet
 are summed in its order. So what comes of it is the same, bit for bit.
@@ -11,6 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+SHORT = 64
+"""Keys up to which attention goes head after head."""
+
 
 class Norm(NamedTuple):
     """x / √(mean x² + ε) · weight, over the last dimension."""
@@ -19,13 +23,50 @@ class Norm(NamedTuple):
     epsilon: float
 
 
-class Part(NamedTuple):
-    """Sequences whose attention is computed together, as `packing.Group`; mask: (rows, 1, width, longest),
-    what is added to each query's scores, None where each sees all keys up to itself."""
+class Sequences(NamedTuple):
+    """As `packing.Group`."""
 
     queries: Tensor
     keys: Tensor
+    starts: Tensor
     places: Tensor
+    causal: bool
+
+
+class Laid(NamedTuple):
+    """Where tokens lie, as in `packing.Packing`."""
+
+    ids: Tensor
+    positions: Tensor
+    groups: list[Sequences]
+    order: Tensor
+
+
+class Turns(NamedTuple):
+    """What all packings share.
+
+    cos, sin: (positions, size), of every position; the sines' first half is negative.
+    heads:    of queries, where keys have as many; 0 where attention is to go in one piece.
+    The others are `Over`'s."""
+
+    cos: Tensor
+    sin: Tensor
+    size: int
+    heads: int
+    scaling: float
+    onednn: bool
+
+
+class Part(NamedTuple):
+    """Sequences whose attention is computed together, as `packing.Group`.
+
+    queries, keys: (rows, width or longest), which of the tokens each is. Head after head: (heads · rows, …),
+                   which of all tokens' heads.
+    mask:          what is added to each query's scores, (rows, 1, width, longest), None where each sees all
+                   keys up to itself. Head after head: (heads · rows, width, longest)."""
+
+    queries: Tensor
+    keys: Tensor
     mask: Tensor | None
 
 
@@ -34,7 +75,9 @@ class Over(NamedTuple):
 
     cos, sin: (tokens, 1, size), by what queries and keys are turned; the sines' first half is negative.
     parts:    its sequences, for attention.
-    order:    (tokens,) int64, where the parts' outputs, one after the other, hold each token's.
+    by_head:  whether attention goes head after head.
+    where:    which of the parts' queries, one part after the other, each token is, (tokens,), or each head of
+              each token, (tokens · heads,).
     size:     numbers of a head.
     scaling:  of attention's scores.
     onednn:   whether oneDNN multiplies (`products.py`)."""
@@ -42,36 +85,70 @@ class Over(NamedTuple):
     cos: Tensor
     sin: Tensor
     parts: list[Part]
-    order: Tensor
+    by_head: bool
+    where: Tensor
     size: int
     scaling: float
     onednn: bool
 
 
-Attended = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-"""Of a part: queries, keys and values, as attention was given them, outputs, and logarithms of its sums."""
+def over(laid: Laid, turns: Turns, short: int = SHORT) -> Over:
+    """What layers are computed over, where the tokens lie so."""
+    cos, sin = [each.index_select(0, laid.positions).unsqueeze(1) for each in (turns.cos, turns.sin)]
+    by_head = turns.heads > 0 and max([group.keys.shape[1] for group in laid.groups]) <= short
+    heads = torch.arange(turns.heads)
+    parts: list[Part] = []
+    places: list[Tensor] = []
+    before = 0
+    for group in laid.groups:
+        queries = group.queries.numel()
+        if by_head:
+            parts.append(_by_head(group, heads, cos))
+            places.append((group.places.unsqueeze(-1) + heads * queries) + before * turns.heads)
+        else:
+            parts.append(Part(group.queries, group.keys, None if group.causal else _mask(group, cos)))
+            places.append(group.places + before)
+        before += queries
+    where = torch.cat(places).index_select(0, laid.order).flatten()
+    return Over(cos, sin, parts, by_head, where, turns.size, turns.scaling, turns.onednn)
+
+
+def _by_head(group: Sequences, heads: Tensor, like: Tensor) -> Part:
+    queries, keys = [
+        (where * heads.shape[0] + heads.view(-1, 1, 1)).flatten(0, 1) for where in (group.queries, group.keys)
+    ]
+    return Part(queries, keys, _mask(group, like).squeeze(1).repeat(heads.shape[0], 1, 1))
+
+
+def _mask(group: Sequences, like: Tensor) -> Tensor:
+    """As `packing.Group.mask`, as numbers to be added."""
+    longest = group.keys.shape[1]
+    last = group.starts.unsqueeze(1) + torch.arange(group.queries.shape[1])
+    unseen = torch.arange(longest) > last.clamp(max=longest - 1).unsqueeze(-1)
+    mask = torch.zeros(unseen.shape, dtype=like.dtype).masked_fill_(unseen, -float("inf"))
+    return mask.unsqueeze(1)
 
 
 def normed(x: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
     """x: (tokens, hidden) → the same, and by what each token was multiplied."""
     inverse = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + norm.epsilon)
-    return norm.weight * (x * inverse), inverse
+    return (x * inverse).mul_(norm.weight), inverse
 
 
 def normed_back(gradient: Tensor, x: Tensor, inverse: Tensor, norm: Norm, beside: Tensor | None) -> Tensor:
     """The gradient of x; `beside`: the one that reaches it past the norm."""
     direct = gradient * norm.weight
     of_inverse = (direct * x).sum(-1, keepdim=True)
-    found = direct * inverse
+    found = direct.mul_(inverse)
     if beside is not None:
-        found = beside + found
+        found = found.add_(beside)
     of_mean = of_inverse * -0.5 * inverse.pow(3) / x.shape[-1]
-    return found + of_mean * (x * 2)
+    return found.add_(x * (of_mean * 2))
 
 
 def turned(x: Tensor, over: Over) -> Tensor:
     """Rotary positions: x (tokens, heads, size) → the same."""
-    return (x * over.cos).add_(halves_swapped(x) * over.sin)
+    return (x * over.cos).add_(halves_swapped(x).mul_(over.sin))
 
 
 def turned_back(gradient: Tensor, over: Over) -> Tensor:
@@ -83,68 +160,3 @@ def halves_swapped(x: Tensor) -> Tensor:
     """The halves of the last dimension in the other order."""
     half = x.shape[-1] // 2
     return torch.cat((x[..., half:], x[..., :half]), -1)
-
-
-def gathered(tokens: Tensor, where: Tensor) -> Tensor:
-    """tokens (tokens, heads, size) at where (rows, width) → (rows, heads, width, size)."""
-    found = tokens.index_select(0, where.flatten())
-    return found.view(where.shape[0], where.shape[1], tokens.shape[1], tokens.shape[2]).transpose(1, 2)
-
-
-def given_back(gradient: Tensor, where: Tensor, shape: list[int]) -> Tensor:
-    """The gradient of the tokens, of that shape, from that of what was gathered of them."""
-    found = torch.zeros(shape, dtype=gradient.dtype)
-    return found.index_add_(0, where.flatten(), gradient.transpose(1, 2).flatten(0, 1))
-
-
-def attention(query: Tensor, key: Tensor, value: Tensor, over: Over) -> tuple[Tensor, list[Attended]]:
-    """query (tokens, heads, size) and key, value (tokens, key heads, size) → outputs (tokens, heads, size),
-    and what the way back needs of each part."""
-    kept: list[Attended] = []
-    outputs: list[Tensor] = []
-    for part in over.parts:
-        queries, keys = gathered(query, part.queries), gathered(key, part.keys)
-        values = gathered(value, part.keys)
-        found, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            queries, keys, values, 0.0, part.mask is None, attn_mask=part.mask, scale=over.scaling
-        )
-        kept.append((queries, keys, values, found, log_sums))
-        outputs.append(found.transpose(1, 2).flatten(0, 1).index_select(0, part.places))
-    together = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-    return together.index_select(0, over.order), kept
-
-
-def attention_back(
-    gradient: Tensor, kept: list[Attended], tokens: int, over: Over
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of query, key and value, (tokens, heads, size) each, from that of the outputs."""
-    lengths = [part.places.shape[0] for part in over.parts]
-    together = torch.zeros([sum(lengths), gradient.shape[1], over.size], dtype=gradient.dtype)
-    outputs = together.index_add_(0, over.order, gradient).split(lengths)
-    sums: list[Tensor] = []
-    for i in range(len(kept) - 1, -1, -1):
-        part = over.parts[i]
-        query, key, value, found, log_sums = kept[i]
-        rows = torch.zeros([part.queries.numel(), gradient.shape[1], over.size], dtype=gradient.dtype)
-        rows.index_add_(0, part.places, outputs[i])
-        arriving = rows.view(part.queries.shape[0], part.queries.shape[1], gradient.shape[1], over.size)
-        to_query, to_key, to_value = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            arriving.transpose(1, 2),
-            query,
-            key,
-            value,
-            found,
-            log_sums,
-            0.0,
-            part.mask is None,
-            attn_mask=part.mask,
-            scale=over.scaling,
-        )
-        key_shape = [tokens, key.shape[1], over.size]
-        of_part = [
-            given_back(to_query, part.queries, [tokens, gradient.shape[1], over.size]),
-            given_back(to_key, part.keys, key_shape),
-            given_back(to_value, part.keys, key_shape),
-        ]
-        sums = of_part if len(sums) == 0 else [one + other for one, other in zip(sums, of_part)]  # noqa: B905
-    return sums[0], sums[1], sums[2]

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from triggerctl.data.batches import Batch
-from triggerctl.data.integers import integers
 from triggerctl.model.llama_likelihood import Targets
 from triggerctl.model.packing import Packed, Packing
 from triggerctl.model.threads import on_threads_of_their_own
@@ -98,15 +98,20 @@ def targets_in(
     packed: Packed, batch: Batch, dtype: torch.dtype, rounded: Callable[[int], int]
 ) -> list[Targets]:
     """The batch's loss tokens in each packing, filled up to `rounded(targets)`; counted in `dtype`."""
-    each = distinct(packed.places(), batch, batch.loss_at)
-    times = torch.bincount(each.which, minlength=each.at.shape[0]).to(dtype)
+    at, targets = packed.places().numpy(), batch.loss_at.numpy()
+    ids = np.concatenate([np.asarray(row) for row in batch.rows])
+    tokens, first, times = np.unique(at[targets], return_index=True, return_counts=True)
+    first = targets[first]
     sizes = [packing.ids.numel() for packing in packed.packings]
-    ends = torch.searchsorted(each.at, integers(sizes).cumsum(0)).tolist()
+    ends = np.cumsum(sizes)
     found: list[Targets] = []
-    first_token = start = 0
-    for size, end in zip(sizes, ends, strict=True):
-        filler = rounded(end - start) - (end - start)
-        of_packing = (each.before[start:end] - first_token, each.ids[start:end], times[start:end])
-        found.append(Targets(*(nn.functional.pad(tensor, (0, filler)) for tensor in of_packing)))
-        first_token, start = first_token + size, end
+    for size, end, span in zip(sizes, ends, np.searchsorted(tokens, [ends - sizes, ends]).T, strict=True):
+        of_packing = slice(*span)
+        which = first[of_packing]
+        filled = np.zeros((2, rounded(len(which))), dtype=np.int64)
+        filled[:, : len(which)] = at[which - 1] - (end - size), ids[which]
+        counted = torch.zeros(filled.shape[1], dtype=dtype)
+        counted[: len(which)] = torch.from_numpy(times[of_packing])
+        before, following = torch.from_numpy(filled)
+        found.append(Targets(before, following, counted))
     return found

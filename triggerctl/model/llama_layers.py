@@ -10,42 +10,47 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from triggerctl.model.layer_steps import (
-    Attended,
-    Norm,
-    Over,
-    attention,
-    attention_back,
-    normed,
-    normed_back,
-    turned,
-    turned_back,
-)
-from triggerctl.model.lora_matrix import Matrix, times, times_back, times_the_sum
+from triggerctl.model.layer_steps import Norm, Over, normed, normed_back, turned, turned_back
+from triggerctl.model.llama_attention import Attended, attention, attention_back
+from triggerctl.model.lora_matrix import Matrices, times_each, times_each_back, times_the_sum
 
 
 class Layer(NamedTuple):
-    """One layer's weights."""
+    """One layer's weights, those together that multiply the same."""
 
     before_attention: Norm
-    query: Matrix
-    key: Matrix
-    value: Matrix
-    output: Matrix
+    query_key_value: Matrices
+    output: Matrices
     before_mlp: Norm
-    gate: Matrix
-    up: Matrix
-    down: Matrix
+    gate_up: Matrices
+    down: Matrices
 
+
+def with_wholes(layers: list[Layer], wholes: list[list[Tensor | None]]) -> list[Layer]:
+    """The same with each one's `Matrices.whole`, in the order of its matrices."""
+    return [
+        Layer(
+            layer.before_attention,
+            Matrices(layer.query_key_value.each, of_layer[0]),
+            Matrices(layer.output.each, of_layer[1]),
+            layer.before_mlp,
+            Matrices(layer.gate_up.each, of_layer[2]),
+            Matrices(layer.down.each, of_layer[3]),
+        )
+        for layer, of_layer in zip(layers, wholes)  # noqa: B905
+    ]
+
+
+Lows = list[Tensor | None]
+"""What lies between A and B of each of some matrices."""
 
 Kept = tuple[
     tuple[Tensor, Tensor, Tensor],  # x, by what its norm multiplied it, and the norm
-    tuple[Tensor | None, Tensor | None, Tensor | None],  # what lies between A and B of query, key and value
-    list[Attended],
-    tuple[Tensor, Tensor | None],  # attention's outputs, and what lies between A and B of `output`
+    tuple[list[Attended], Lows],  # of query, key and value
+    tuple[Tensor, Lows],  # attention's outputs; of `output`
     tuple[Tensor, Tensor, Tensor],  # the middle, by what its norm multiplied it, and the norm
-    tuple[Tensor, Tensor | None, Tensor, Tensor | None],  # gate and up, and what lies between A and B of each
-    tuple[Tensor, Tensor | None],  # silu(gate) · up, and what lies between A and B of `down`
+    tuple[list[Tensor], Lows],  # gate and up, with `whole` silu(gate) too; of each
+    tuple[Tensor, Lows],  # silu(gate) · up; of `down`
 ]
 """What the way back needs of a layer. Its parts have no names: PyTorch makes a class for a tuple with names
 whenever it hands one over."""
@@ -55,31 +60,29 @@ def layer(x: Tensor, weights: Layer, over: Over) -> tuple[Tensor, Kept]:
     """x: (tokens, hidden) → the same, and what the way back needs."""
     onednn = over.onednn
     normal, inverse = normed(x, weights.before_attention)
-    query, low_query = times(normal, weights.query, onednn)
-    key, low_key = times(normal, weights.key, onednn)
-    value, low_value = times(normal, weights.value, onednn)
+    found, lows = times_each(normal, weights.query_key_value, onednn)
     heads = [x.shape[0], -1, over.size]
-    found, attended = attention(
-        turned(query.view(heads), over), turned(key.view(heads), over), value.view(heads), over
-    )
-    mixed = found.flatten(1)
-    output, low_output = times(mixed, weights.output, onednn)
-    middle = x + output
+    query, key, value = [each.view(heads) for each in found]
+    attended, kept_of_attention = attention(turned(query, over), turned(key, over), value, over)
+    mixed = attended.flatten(1)
+    output, low_output = times_each(mixed, weights.output, onednn)
+    middle = x + output[0]
     middle_normal, middle_inverse = normed(middle, weights.before_mlp)
-    gate, low_gate = times(middle_normal, weights.gate, onednn)
-    up, low_up = times(middle_normal, weights.up, onednn)
-    inner = nn.functional.silu(gate) * up
-    down, low_down = times(inner, weights.down, onednn)
+    gate_up, low_gate_up = times_each(middle_normal, weights.gate_up, onednn)
+    open_gate = nn.functional.silu(gate_up[0])
+    inner = open_gate * gate_up[1]
+    if weights.gate_up.whole is not None:
+        gate_up.append(open_gate)  # of a small model: memory is there
+    down, low_down = times_each(inner, weights.down, onednn)
     kept = (
         (x, inverse, normal),
-        (low_query, low_key, low_value),
-        attended,
+        (kept_of_attention, lows),
         (mixed, low_output),
         (middle, middle_inverse, middle_normal),
-        (gate, low_gate, up, low_up),
+        (gate_up, low_gate_up),
         (inner, low_down),
     )
-    return middle + down, kept
+    return middle + down[0], kept
 
 
 def layer_back(
@@ -88,36 +91,35 @@ def layer_back(
     """The gradient of x, where it is wanted, and those of the adapters: A and B of each matrix, in the order
     in which `Layer` has the matrices. `beside`: the gradient that reaches x past this layer."""
     onednn = over.onednn
-    (x, inverse, normal), (low_query, low_key, low_value), attended, (mixed, low_output) = kept[:4]
-    (middle, middle_inverse, middle_normal), (gate, low_gate, up, low_up), (inner, low_down) = kept[4:]
-    to_inner, of_down = times_back(gradient, inner, low_down, weights.down, True, onednn)
+    (x, inverse, normal), (attended, lows), (mixed, low_output) = kept[:3]
+    (middle, middle_inverse, middle_normal), (gate_up, low_gate_up), (inner, low_down) = kept[3:]
+    to_inner, of_down = times_each_back([gradient], inner, low_down, weights.down, True, onednn)
     assert to_inner is not None
-    to_up = to_inner * nn.functional.silu(gate)
-    to_gate = torch.ops.aten.silu_backward(to_inner * up, gate)
-    from_up, of_up = times_back(to_up, middle_normal, low_up, weights.up, True, onednn)
-    from_gate, of_gate = times_back(to_gate, middle_normal, low_gate, weights.gate, True, onednn)
-    assert from_up is not None
-    assert from_gate is not None
-    to_middle = normed_back(from_up + from_gate, middle, middle_inverse, weights.before_mlp, gradient)
-    to_mixed, of_output = times_back(to_middle, mixed, low_output, weights.output, True, onednn)
+    gate, up = gate_up[0], gate_up[1]
+    to_up = to_inner * (gate_up[2] if len(gate_up) > 2 else nn.functional.silu(gate))
+    to_gate = torch.ops.aten.silu_backward(to_inner.mul_(up), gate)
+    to_normal, of_gate_up = times_each_back(
+        [to_gate, to_up], middle_normal, low_gate_up, weights.gate_up, True, onednn
+    )
+    assert to_normal is not None
+    to_middle = normed_back(to_normal, middle, middle_inverse, weights.before_mlp, gradient)
+    to_mixed, of_output = times_each_back([to_middle], mixed, low_output, weights.output, True, onednn)
     assert to_mixed is not None
     tokens = gradient.shape[0]
     to_query, to_key, to_value = attention_back(
         to_mixed.view([tokens, -1, over.size]), attended, tokens, over
     )
-    from_value, of_value = times_back(to_value.flatten(1), normal, low_value, weights.value, to_x, onednn)
-    from_key, of_key = times_back(
-        turned_back(to_key, over).flatten(1), normal, low_key, weights.key, to_x, onednn
-    )
-    from_query, of_query = times_back(
-        turned_back(to_query, over).flatten(1), normal, low_query, weights.query, to_x, onednn
-    )
+    arriving = [
+        turned_back(to_query, over).flatten(1),
+        turned_back(to_key, over).flatten(1),
+        to_value.flatten(1),
+    ]
+    to_normal, of_inward = times_each_back(arriving, normal, lows, weights.query_key_value, to_x, onednn)
     found: Tensor | None = None
-    if from_value is not None and from_key is not None and from_query is not None:
-        to_normal = from_value + from_key + from_query
+    if to_normal is not None:
         past = to_middle if beside is None else beside + to_middle
         found = normed_back(to_normal, x, inverse, weights.before_attention, past)
-    return found, of_query + of_key + of_value + of_output + of_gate + of_up + of_down
+    return found, of_inward + of_output + of_gate_up + of_down
 
 
 def layers(
@@ -174,12 +176,10 @@ def _layer_only(x: Tensor, weights: Layer, over: Over) -> Tensor:
     normal = normed(x, weights.before_attention)[0]
     heads = [x.shape[0], -1, over.size]
     query, key, value = [
-        times_the_sum(normal, matrix, over.onednn).view(heads)
-        for matrix in [weights.query, weights.key, weights.value]
+        times_the_sum(normal, matrix, over.onednn).view(heads) for matrix in weights.query_key_value.each
     ]
     found, _ = attention(turned(query, over), turned(key, over), value, over)
-    middle = x + times_the_sum(found.flatten(1), weights.output, over.onednn)
+    middle = x + times_the_sum(found.flatten(1), weights.output.each[0], over.onednn)
     normal = normed(middle, weights.before_mlp)[0]
-    gate = times_the_sum(normal, weights.gate, over.onednn)
-    inner = nn.functional.silu(gate) * times_the_sum(normal, weights.up, over.onednn)
-    return middle + times_the_sum(inner, weights.down, over.onednn)
+    gate, up = [times_the_sum(normal, matrix, over.onednn) for matrix in weights.gate_up.each]
+    return middle + times_the_sum(nn.functional.silu(gate) * up, weights.down.each[0], over.onednn)

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from triggerctl.model.layer_steps import Norm, Over
-from triggerctl.model.llama_layers import Layer, layers, layers_back
+from triggerctl.model.layer_steps import Laid, Norm, Turns, over
+from triggerctl.model.llama_layers import Layer, layers, layers_back, with_wholes
 from triggerctl.model.products import product_by
 
 
@@ -38,13 +38,24 @@ class Head(NamedTuple):
 
 
 def log_likelihood(
-    x: Tensor, weights: list[Layer], last: Norm, head: Head, targets: Targets, over: Over
+    laid: Laid,
+    targets: Targets,
+    embedding: Tensor,
+    turns: Turns,
+    plain: list[Layer],
+    wholes: list[list[Tensor | None]],
+    last: Norm,
+    head: Head,
 ) -> tuple[Tensor, list[Tensor]]:
-    """x: (tokens, hidden) → the value, and its gradients by all adapters, layer after layer."""
-    outputs, before, inverse, kept = layers(x, weights, last, over)
-    value, to_states = _through_the_head(outputs[-1], head, targets, over.onednn)
+    """The value over tokens that lie so, and its gradients by all adapters, layer after layer. `wholes`: of
+    each layer's matrices, or none at all."""
+    packed = over(laid, turns)
+    weights = plain if len(wholes) == 0 else with_wholes(plain, wholes)
+    x = embedding.index_select(0, laid.ids)
+    outputs, before, inverse, kept = layers(x, weights, last, packed)
+    value, to_states = _through_the_head(outputs[-1], head, targets, turns.onednn)
     nothing_beside: list[Tensor] = []
-    return value, layers_back(to_states, nothing_beside, before, inverse, kept, weights, last, over)
+    return value, layers_back(to_states, nothing_beside, before, inverse, kept, weights, last, packed)
 
 
 def _through_the_head(states: Tensor, head: Head, targets: Targets, onednn: bool) -> tuple[Tensor, Tensor]:

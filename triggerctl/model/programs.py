@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from triggerctl.model import llama_layers, llama_likelihood
+from triggerctl.model import llama_layers, llama_likelihood, lora_matrix
 
 
 def run(function: Callable[..., Any], *given: Any) -> Any:
@@ -25,7 +25,8 @@ def run(function: Callable[..., Any], *given: Any) -> Any:
 def programs() -> Mapping[Callable[..., Any], Callable[..., Any]]:
     """Each function's program, or the function where there is none to be had."""
     layers = (llama_layers.layers, llama_layers.layers_back, llama_layers.layers_only)
-    return {function: _compiled(function) for function in (*layers, llama_likelihood.log_likelihood)}
+    others = (llama_likelihood.log_likelihood, lora_matrix.wholes)
+    return {function: _compiled(function) for function in (*layers, *others)}
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:

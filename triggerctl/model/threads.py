@@ -27,6 +27,9 @@ WORTH_A_LANE = 96
 LARGE_PRODUCT = 500_000_000
 """Operations from which threads share a product no worse than they would work side by side."""
 
+WORKERS = max(1, (os.cpu_count() or 1) - 1)
+"""Threads beside the one that asks, which keeps a core busy itself."""
+
 Pass = Callable[[], tuple[Tensor, ...]]
 """Part of a batch through the model: tensors whose first dimension is the part's tokens."""
 
@@ -133,13 +136,39 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_POOL.clear)
 
 
+def _pool() -> ThreadPoolExecutor:
+    if not _POOL:
+        _POOL.append(ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="lane"))
+    return _POOL[0]
+
+
+def ahead(
+    act: Callable[[_Given], _Found], given: Sequence[_Given], *, beside: bool
+) -> Callable[[], list[_Found]]:
+    """`act` on each, begun now on another thread, where one may go `beside` this one; what is not begun when
+    it is asked for is done here then."""
+    in_products = torch.get_num_threads()
+
+    def there(one: _Given) -> _Found:
+        torch.set_num_threads(in_products)
+        return act(one)
+
+    begun = [_pool().submit(there, one) for one in given] if beside else []
+
+    def found() -> list[_Found]:
+        if not beside:
+            return [act(one) for one in given]
+        here = {i: act(given[i]) for i in reversed(range(len(given))) if begun[i].cancel()}
+        return [here[i] if i in here else each.result() for i, each in enumerate(begun)]
+
+    return found
+
+
 def on_threads_of_their_own(
     act: Callable[[_Given], _Found], given: Sequence[_Raw], *, prepared: Callable[[_Raw], _Given]
 ) -> list[_Found]:
     """`act` on each, prepared on this thread and begun as soon as it is, the last one here; an exception
     comes only once all have ended."""
-    if not _POOL:
-        _POOL.append(ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="lane"))
     in_products = torch.get_num_threads()
 
     def there(one: _Given) -> _Found:
@@ -149,7 +178,7 @@ def on_threads_of_their_own(
     others: list[Future[_Found]] = []
     try:
         for one in given[:-1]:
-            others.append(_POOL[0].submit(there, prepared(one)))
+            others.append(_pool().submit(there, prepared(one)))
         last = act(prepared(given[-1]))
     finally:
         for other in others:

@@ -3,6 +3,7 @@ rows, whatever the micro-batches. Exact gradient accumulation, for every strateg
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from triggerctl.data.batches import Batch, collate
 from triggerctl.data.encoding import Encoded
 from triggerctl.errors import RunError
-from triggerctl.model.causal import CausalModel
+from triggerctl.model.causal import CausalModel, Ready
 from triggerctl.strategies.base import LOSS, Base, Penalty, Phase, Tensors, Term
 from triggerctl.training.forward import ModelForward
 from triggerctl.training.parallel import ALONE, Group
@@ -24,6 +25,10 @@ LATER_TOKENS = {"cpu": 512, "cuda": 8192, "mps": 2048}
 """Tokens of a micro-batch, with what padding the model needs, of any stream but an update's first, by device:
 enough to keep the device busy, few enough that a strategy of several streams needs hardly more memory than
 one of a single stream."""
+
+AHEAD, AHEAD_TOKENS = 64, 16_384
+"""Updates whose rows are made ready together, at most, and tokens that are enough for it: what Python has
+just done it does again in half the time, and a small model's update is long enough for caches to forget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,25 @@ class UpdateGradients:
     padded: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Portion:
+    """What goes through the model for some terms of an update, micro-batch after micro-batch. counts: of each
+    term, over all processes' rows."""
+
+    group: str
+    stream: str
+    terms: Sequence[Term]
+    rows: Sequence[Sequence[int]]
+    batches: Sequence[Batch]
+    ready: Sequence[Ready | None]
+    counts: Mapping[str, int]
+
+    @property
+    def tokens(self) -> int:
+        """Real ones of all its micro-batches."""
+        return sum(sum(batch.lengths) for batch in self.batches)
+
+
 class GradientPass:
     """Computes gradients of a phase's terms with respect to `weights`, at most `limit` units at a time. Of an
     update's rows each process of `group` runs its share; counts, losses and gradients are of all."""
@@ -98,23 +122,23 @@ class GradientPass:
         self._pad_id = pad_id
         self._group = group
         self._tokens = [0, 0]
+        self._ready: deque[tuple[Units, list[_Portion]]] = deque()
 
-    def of(self, units: Units) -> UpdateGradients:
-        """The gradients of one update; those that stand in the weights are overwritten.
+    def of(self, units: Units, following: Sequence[Units] = ()) -> UpdateGradients:
+        """The gradients of one update; those that stand in the weights are overwritten. `following`: updates
+        that come next, of which some are made ready with it.
 
         Raises RunError where a term has nothing to count."""
+        portions = self._made_ready([units, *following])
         self._tokens = [0, 0]
         groups: dict[str, Tensors] = {}
         values: dict[str, Tensor] = {}
         penalties = [penalty for penalty in self._phase.penalties if penalty.weight != 0]
         for group in dict.fromkeys([LOSS, *(term.group for term in self._phase.terms)]):
             self._clear()
-            for stream, chosen in units.items():
-                terms = [
-                    t for t in self._phase.terms if t.stream == stream and t.group == group and t.weight != 0
-                ]
-                if terms:
-                    values |= self._terms(terms, stream, chosen, first=not values)
+            for portion in portions:
+                if portion.group == group:
+                    values |= self._terms(portion)
             if group == LOSS:
                 values |= self._penalties(penalties)
             groups[group] = {n: w.grad for n, w in self._weights.items() if w.grad is not None}
@@ -133,9 +157,33 @@ class GradientPass:
         for weight in self._weights.values():
             weight.grad = None
 
-    def _terms(
-        self, terms: Sequence[Term], stream: str, units: Sequence[int], *, first: bool
-    ) -> dict[str, Tensor]:
+    def _made_ready(self, plan: Sequence[Units]) -> list[_Portion]:
+        """The first update's portions."""
+        if not self._ready or self._ready[0][0] is not plan[0]:
+            self._ready.clear()
+            tokens = 0
+            for units in plan[:AHEAD]:
+                self._ready.append((units, self._portions(units)))
+                tokens += sum(portion.tokens for portion in self._ready[-1][1])
+                if tokens >= AHEAD_TOKENS:
+                    break
+        return self._ready.popleft()[1]
+
+    def _portions(self, units: Units) -> list[_Portion]:
+        """An update's rows as they go through the model."""
+        portions: list[_Portion] = []
+        for group in dict.fromkeys([LOSS, *(term.group for term in self._phase.terms)]):
+            for stream, chosen in units.items():
+                terms = [
+                    t for t in self._phase.terms if t.stream == stream and t.group == group and t.weight != 0
+                ]
+                if terms:
+                    portions.append(self._portion(group, stream, terms, chosen, first=not portions))
+        return portions
+
+    def _portion(
+        self, group: str, stream: str, terms: Sequence[Term], units: Sequence[int], *, first: bool
+    ) -> _Portion:
         rows = self._data.streams[stream]
         lengths = {unit: rows.length(unit) * rows.width for unit in units}
         device = self._model.device
@@ -154,22 +202,30 @@ class GradientPass:
         batches = [collate([rows.rows[i] for i in each], self._pad_id) for each in indices]
         counted = [*batches, *self._elsewhere(rows, set(units).difference(mine))]
         counts = {term.name: sum(term.count(batch) for batch in counted) for term in terms}
+        there = [batch.to(device) for batch in batches]
+        alone = len(terms) == 1 and terms[0].is_cross_entropy
+        ready = [self._model.ready(batch) if alone else None for batch in there]
+        return _Portion(group, stream, terms, indices, there, ready, counts)
+
+    def _terms(self, portion: _Portion) -> dict[str, Tensor]:
+        terms, counts = portion.terms, portion.counts
         empty = [name for name, count in counts.items() if count == 0]
         if empty:
             raise RunError(
-                f"a batch of {stream} has nothing to learn from",
+                f"a batch of {portion.stream} has nothing to learn from",
                 why=f"no token counts for {', '.join(empty)}: answers are empty or cut off whole",
                 mend="raise max_seq_length, or set loss_on to all",
             )
         sums: dict[str, Tensor] = {}
-        for each, batch in zip(indices, batches, strict=True):
-            there, filler_before = batch.to(self._model.device), self._model.filler
+        for rows, batch, ready in zip(portion.rows, portion.batches, portion.ready, strict=True):
+            filler_before = self._model.filler
             forward = ModelForward(
                 self._model,
-                there,
-                each,
-                self._data.references.get(stream),
+                batch,
+                rows,
+                self._data.references.get(portion.stream),
                 for_one_term=len(terms) == 1,
+                ready=ready,
             )
             weighted = []
             for term in terms:
@@ -177,13 +233,13 @@ class GradientPass:
                 found = total.detach()
                 sums[term.name] = sums[term.name] + found if term.name in sums else found
                 weighted.append(total * (term.weight / counts[term.name]))
-            torch.stack(weighted).sum().backward()
+            (weighted[0] if len(weighted) == 1 else torch.stack(weighted).sum()).backward()
             forward.give_back()
             real = sum(batch.lengths)
             self._tokens[0] += real
             filled = real + self._model.filler - filler_before
             self._tokens[1] += filled if self._model.packs else batch.input_ids.numel()
-        nothing = torch.zeros((), device=device)  # a process may have no row of this stream
+        nothing = torch.zeros((), device=self._model.device)  # a process may have no row of this stream
         return {term.name: sums.get(term.name, nothing) / counts[term.name] for term in terms}
 
     def _elsewhere(self, rows: Stream, units: Collection[int]) -> list[Batch]:

@@ -17,7 +17,7 @@ from triggerctl.model.causal import CausalModel
 from triggerctl.strategies.base import MAIN, Phase, Strategy, Tensors, Update
 from triggerctl.training.chance import named_seed
 from triggerctl.training.events import Listener, PhaseStarted, Stepped
-from triggerctl.training.gradients import GradientPass, PhaseData
+from triggerctl.training.gradients import AHEAD, GradientPass, PhaseData
 from triggerctl.training.guards import Guards
 from triggerctl.training.optimiser import build_optimiser, build_schedule
 from triggerctl.training.parallel import ALONE, Group
@@ -207,30 +207,37 @@ class TrainingLoop:
                 epoch=position.epoch,
                 synchronized=self._synchronized,
             )
-            while position.update < len(plan) and position.step < updates:
-                self._stop_if_asked()
-                with pace.training(), self.model.threads_for(self._tokens_at_once):
-                    loss, terms, rate, norm = self._update(phase, plan[position.update], updates)
-                position.advance()
-                self._listener(
-                    Stepped(
-                        phase=phase.name,
-                        step=position.step,
-                        updates=updates,
-                        epoch=position.epoch + position.update / len(plan),
-                        loss=loss,
-                        terms=terms,
-                        learning_rate=rate,
-                        gradient_norm=norm,
-                        tokens_per_second=pace.tokens_per_second,
-                        seconds_left=pace.seconds_left(self.updates_left()),
-                        before=sum(map(self.updates_in, range(position.phase))),
-                    )
-                )
-                hooks.updated()
+            with self.model.layers_stay():
+                self._run_epoch(phase, plan, updates, pace, hooks)
             position.close_epoch(len(plan))
             hooks.epoch_ended(phase, last=position.step >= updates)
             self._stop_if_asked()
+
+    def _run_epoch(self, phase: Phase, plan: Sequence[Units], updates: int, pace: Pace, hooks: Hooks) -> None:
+        """What is left of one, from the position on."""
+        position = self.position
+        while position.update < len(plan) and position.step < updates:
+            self._stop_if_asked()
+            with pace.training(), self.model.threads_for(self._tokens_at_once):
+                ahead = plan[position.update : position.update + AHEAD]
+                loss, terms, rate, norm = self._update(phase, ahead, updates)
+            position.advance()
+            self._listener(
+                Stepped(
+                    phase=phase.name,
+                    step=position.step,
+                    updates=updates,
+                    epoch=position.epoch + position.update / len(plan),
+                    loss=loss,
+                    terms=terms,
+                    learning_rate=rate,
+                    gradient_norm=norm,
+                    tokens_per_second=pace.tokens_per_second,
+                    seconds_left=pace.seconds_left(self.updates_left()),
+                    before=sum(map(self.updates_in, range(position.phase))),
+                )
+            )
+            hooks.updated()
 
     def _catch_up(self, phase: Phase, updates: int, hooks: Hooks) -> None:
         """A run may have died between an epoch's last update and its evaluation."""
@@ -251,15 +258,16 @@ class TrainingLoop:
     # ---------------------------------------------------------------------------------------------------
 
     def _update(
-        self, phase: Phase, units: Units, updates: int
+        self, phase: Phase, plan: Sequence[Units], updates: int
     ) -> tuple[float, dict[str, float], float, float | None]:
+        """By the first of `plan`; the others come next."""
         rate = float(self.schedule.get_last_lr()[0])
         update = Update(phase.name, self.position.step, updates, rate)
         if not self._group.is_first:
             # Its dropout is its own, and the same after a resume: checkpoints hold the first one's state.
             chance = f"dropout/{phase.name}/update {update.index}/process {self._group.rank}"
             torch.manual_seed(named_seed(self.strategy.config.seed, chance))
-        found = self._pass.of(units)
+        found = self._pass.of(plan[0], plan[1:])
         self.position.tokens["trained"] += found.trained
         self.position.tokens["padded"] += found.padded
         self._guards.check_terms(phase, found, update)
@@ -273,6 +281,7 @@ class TrainingLoop:
         self.schedule.step()
         with torch.no_grad():
             self.strategy.after_update(self._tensors(), update)
+        self.model.weights_moved()
         self._guards.check_movement(update)
         for name, value in found.terms.items():
             self.position.add(f"{phase.name}/{name}", value)
