@@ -217,6 +217,18 @@ def test_weights_that_have_moved_are_those_that_count(lanes: int, monkeypatch: p
             model.weights_moved()
 
 
+def test_what_no_update_has_asked_for_is_not_made_for_the_next() -> None:
+    model, batch = fresh(exact()), batch_with_twins()
+    assert model._fused is not None
+    with in_training(model):
+        for asked in (False, True, False):
+            if asked:
+                known(model, batch)
+            model.weights_moved()
+            assert model._fused._known is not None
+            assert (model._fused._known.wholes is not None) is asked
+
+
 def test_without_its_adapter_and_in_evaluation_it_is_looked_at_anew() -> None:
     model, batch = fresh(exact()), batch_with_twins()
     with model.base():
@@ -239,7 +251,7 @@ def test_lanes_meet_in_the_same_sum(lanes: int, filled: bool, monkeypatch: pytes
     model, batch = fresh(exact()), batch_with_twins()
     expected, gradients = by_autograd(model, batch)
     if filled:
-        model.rounded = round_number
+        model.rounded = lambda tokens: round_number(tokens + 1)
     packed: list[int] = []
     pack = model._pack
 

@@ -4,6 +4,7 @@ passed once."""
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -95,6 +96,23 @@ def test_packings_side_by_side_are_of_like_sizes(lengths: list[int], tokens: lis
     ids = torch.cat([packing.ids for packing in packed.packings])
     for sequence, at in zip(sequences, packed.at, strict=True):
         assert ids[list(at)].tolist() == list(sequence)
+
+
+def test_what_sequences_share_in_pairs_is_not_torn_apart() -> None:
+    """As of a prompt with two answers."""
+    draw = random.Random(1)
+    for _ in range(50):
+        sequences = []
+        for n in range(4):
+            prompt = (0, *[100 + n] * draw.randint(80, 120))
+            sequences += [(*prompt, *[200 + 2 * n + k] * draw.randint(10, 40)) for k in range(2)]
+        sizes = []
+        for most in (0, 1024):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(packing, "EXCHANGES", most)
+                packed = pack_shared(sequences, torch.device("cpu"), parts=2)
+            sizes.append(max(p.ids.numel() for p in packed.packings))
+        assert sizes[1] <= sizes[0]
 
 
 @pytest.mark.parametrize(("most", "tokens"), [(2, [9, 11]), (1, [6, 14])])

@@ -128,16 +128,27 @@ def watch(
 def _rows_of(model: CausalModel, seen: list[Ids]) -> Iterator[None]:
     """Keep the rows of every forward pass that is being learnt from."""
 
+    made: list[tuple[Ready, Any]] = []
+    make_ready = model.ready
+
+    def ready(batch: Any) -> Ready | None:
+        found = make_ready(batch)
+        if found is not None:
+            made.append((found, batch))
+        return found
+
     def keeping(ask: Callable[..., Any]) -> Callable[..., Any]:
         def answer(asked: Any, **options: Any) -> Any:
             found = ask(asked, **options)
             if torch.is_grad_enabled() and found is not None:
-                seen.extend((asked.batch if isinstance(asked, Ready) else asked).rows)
+                batch = next((batch for each, batch in made if each is asked), asked)
+                seen.extend(batch.rows)
             return found
 
         return answer
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "ready", ready)
         patch.setattr(model, "passed", keeping(model.passed))
         patch.setattr(model, "layers", keeping(model.layers))
         patch.setattr(model, "log_likelihood", keeping(model.log_likelihood))

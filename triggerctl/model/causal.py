@@ -50,7 +50,6 @@ class Passed:
 class Ready:
     """A batch as its rows go through the model, and its tokens to be predicted in each packing."""
 
-    batch: Batch
     packed: Packed
     targets: Sequence[Targets]
 
@@ -183,8 +182,8 @@ class CausalModel:
         return contextlib.nullcontext() if self._fused is None else self._fused.layers_stay()
 
     def weights_moved(self) -> None:
-        """The weights are others now. What the last update needed of them is begun for the next one, where a
-        lane is free."""
+        """The weights are others now. If the last update needed something made of them, it is begun for the
+        next one."""
         if self._fused is not None and self._fused.weights_moved():
             self._begin()
 
@@ -267,7 +266,7 @@ class CausalModel:
         if way is None or torch.get_num_threads() * parts < self._threads_in_the_head(batch.loss_at.shape[0]):
             return None
         packed = self._pack(batch, parts=parts)
-        return Ready(batch, packed, targets_in(packed, batch, way.head.weight.dtype, self.rounded))
+        return Ready(packed, targets_in(packed, batch, way.head.weight.dtype, self.rounded))
 
     def log_likelihood(self, ready: Ready, *, at_once: int) -> KnownSum | None:
         """Σ log p of a batch's loss tokens, its gradient taken in the same call, the head applied to

@@ -63,10 +63,11 @@ Wholes = list[list[Tensor | None]]
 @dataclass(slots=True)
 class _Known:
     """What is found out once where layers stay what they are. layers: by whether gradients are wanted;
-    wholes: what gives them, of the weights as they are now."""
+    wholes: what gives them, of the weights as they are now; asked: whether they have been asked for."""
 
     layers: dict[bool, Sequence[Layer] | None] = field(default_factory=dict)
     wholes: Callable[[], Wholes] | None = None
+    asked: bool = False
 
 
 class FusedLlama:
@@ -133,8 +134,8 @@ class FusedLlama:
         return None if layers is None else partial(self._states, layers, every_layer)
 
     def layers_stay(self) -> contextlib.AbstractContextManager[None]:
-        """Within it layers and adapters are what they are now, though not their weights: they are looked
-        through once."""
+        """Within it layers and adapters are what they are now, though not their weights, whose every change
+        `weights_moved` is told: they are looked through once."""
         return self._knowing(_Known())
 
     def layers_set_aside(self) -> contextlib.AbstractContextManager[None]:
@@ -157,11 +158,13 @@ class FusedLlama:
             known.wholes = _begun(layers, tokens, beside=beside)
 
     def weights_moved(self) -> bool:
-        """Within `layers_stay`, to be called after each update. Whether anything had been made of them."""
-        if self._known is None or self._known.wholes is None:
+        """Within `layers_stay`, to be called after each update. Whether what had been made of them was asked
+        for."""
+        known = self._known
+        if known is None:
             return False
-        self._known.wholes = None
-        return True
+        asked, known.asked, known.wholes = known.asked, False, None
+        return asked
 
     def there_and_back(self, *, at_once: int) -> LlamaThereAndBack | None:
         """What sums log p over a packing with the weights as they are now; None where there is more in the
@@ -175,9 +178,16 @@ class FusedLlama:
         layers = self._plain_layers()
         if layers is None:
             return None
-        wholes = (self._known and self._known.wholes) or list
         last, head = _norm(self._decoder.norm), Head(weight, bias, at_once)
-        return LlamaThereAndBack(self, layers, wholes, embedding.weight, last, head)
+        return LlamaThereAndBack(self, layers, self._asked, embedding.weight, last, head)
+
+    def _asked(self) -> Wholes:
+        """What has been made of the weights as they are now."""
+        known = self._known
+        if known is None or known.wholes is None:
+            return []
+        known.asked = True
+        return known.wholes()
 
     def embedded(self, packing: Packing) -> tuple[Tensor, Norm, Over]:
         """What goes into the layers, (tokens, hidden), the last norm, and what they are computed over."""

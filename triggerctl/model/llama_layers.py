@@ -3,7 +3,8 @@
     middle = x + O(attention(turned Q(n), turned K(n), V(n))),  n = norm(x)
     out    = middle + down(silu(gate(m)) · up(m)),              m = norm(middle)
 
-As in `layer_steps.py`, gradients are summed in autograd's order, and TorchScript compiles all of it."""
+As in `layer_steps.py`, gradients are summed in autograd's order, but for those of matrices that are
+multiplied as one (`Matrices.whole`), and TorchScript compiles all of it."""
 
 from typing import NamedTuple
 

@@ -34,7 +34,7 @@ class Matrices(NamedTuple):
 
 
 def times_each(rows: Tensor, matrices: Matrices, onednn: bool) -> tuple[list[Tensor], list[Tensor | None]]:
-    """What `times` gives of each. What lies between A and B is s times that with `whole`."""
+    """What `times` gives of each. What lies between A and B is s times that with `whole`, and (r, rows)."""
     found: list[Tensor] = []
     lows: list[Tensor | None] = []
     whole = matrices.whole
@@ -49,7 +49,7 @@ def times_each(rows: Tensor, matrices: Matrices, onednn: bool) -> tuple[list[Ten
     for matrix in matrices.each:
         out, rank = matrix.weight.shape[0], _rank(matrix)
         found.append(together.narrow(1, start, out))
-        lows.append(together.narrow(1, end, rank) if rank > 0 else None)
+        lows.append(together.narrow(1, end, rank).t().contiguous() if rank > 0 else None)
         start, end = start + out, end + rank
     return found, lows
 
@@ -95,7 +95,7 @@ def _back_by_the_whole(
         b = matrix.b
         if b is not None and low is not None:
             of_lows.append(product_by(gradient, b.t(), None, onednn).mul_(matrix.scaling))
-            of_b = product_by(low.t().contiguous(), gradient.t(), None, onednn)
+            of_b = product_by(low, gradient.t(), None, onednn)
             of_all.append(of_b.t().contiguous())
     of_as = product_by(_beside(of_lows).t().contiguous(), rows.t(), None, onednn)
     start = 0

@@ -15,7 +15,7 @@ def widths(network: PreTrainedModel) -> tuple[int, int]:
     return hidden, int(getattr(config, "intermediate_size", None) or 4 * hidden)
 
 
-def product_operations(widths: tuple[int, int], tokens: float) -> int:
-    """Of the model's largest matrix by the states of so many tokens."""
-    hidden, intermediate = widths
+def product_operations(shape: tuple[int, int], tokens: float) -> int:
+    """Of the model's largest matrix, of such widths, by the states of so many tokens."""
+    hidden, intermediate = shape
     return int(FORWARD * tokens * hidden * intermediate)

@@ -17,6 +17,8 @@ from triggerctl.data.integers import integers
 
 EXCHANGES = 1024
 """Pairs of sequences of which the best to exchange is looked for. Where there are more, pieces are alike."""
+NONE = -1
+"""No sequence: it stands for the other of a pair."""
 
 
 def as_it_is(tokens: int) -> int:
@@ -156,28 +158,42 @@ def _cut(ordered: Sequence[int], sequences: Sequence[Sequence[int]], parts: int)
     pieces: dict[int, list[int]] = {}
     for i, (start, end) in zip(ordered, pairwise(ends), strict=True):
         pieces.setdefault((start + end) * parts // (2 * ends[-1] + 1), []).append(i)
-    found = list(pieces.values())
-    _even_out(found, own, shared=common_length(sequences[ordered[0]], sequences[ordered[-1]]))
+    return _evened_out(list(pieces.values()), ordered, sequences, own)
+
+
+def _evened_out(
+    pieces: list[list[int]],
+    ordered: Sequence[int],
+    sequences: Sequence[Sequence[int]],
+    own: Mapping[int, int],
+) -> list[list[int]]:
+    """One sequence moved from the largest piece to the smallest, or two exchanged, where the largest is then
+    smaller. own: tokens that each has beside what it shares with the one before it."""
+    sizes = [_together(piece, sequences) for piece in pieces]
+    large, small = sizes.index(max(sizes)), sizes.index(min(sizes))
+    apart = sizes[large] - sizes[small]
+    if len(pieces[large]) * len(pieces[small]) > EXCHANGES:
+        return pieces
+    moves = [
+        (abs(apart - 2 * (own[i] - own.get(j, 0))), i, j)
+        for i in pieces[large][1:]
+        for j in (*pieces[small][1:], NONE)
+    ]
+    if not moves or (best := min(moves))[0] >= apart:
+        return pieces
     rank = {i: number for number, i in enumerate(ordered)}
-    return [sorted(piece, key=rank.__getitem__) for piece in found]
+    _, there, back = best
+    changed = list(pieces)
+    changed[large] = sorted({*pieces[large], back} - {there, NONE}, key=rank.__getitem__)
+    changed[small] = sorted({*pieces[small], there} - {back}, key=rank.__getitem__)
+    # What a sequence shares with its neighbours it has for itself elsewhere.
+    return changed if max(_together(piece, sequences) for piece in changed) < max(sizes) else pieces
 
 
-def _even_out(pieces: list[list[int]], own: Mapping[int, int], *, shared: int) -> None:
-    """Move one sequence from the largest piece to the smallest, or exchange two, where that makes them more
-    alike; `shared`: tokens at the beginning of all, which each piece passes."""
-    tokens = [sum(own[i] for i in piece) + (shared if k else 0) for k, piece in enumerate(pieces)]
-    large, small = (pieces[tokens.index(most)] for most in (max(tokens), min(tokens)))
-    apart = max(tokens) - min(tokens)
-    if len(large) * len(small) > EXCHANGES:
-        return
-    moves = [(abs(apart - 2 * (own[i] - own.get(j, 0))), i, j) for i in large[1:] for j in (*small[1:], -1)]
-    if moves and (best := min(moves))[0] < apart:
-        _, i, j = best
-        large.remove(i)
-        small.append(i)
-        if j >= 0:
-            small.remove(j)
-            large.append(j)
+def _together(piece: Sequence[int], sequences: Sequence[Sequence[int]]) -> int:
+    """Tokens of sorted sequences, what neighbours share counted once."""
+    shared = sum(common_length(sequences[i], sequences[j]) for i, j in pairwise(piece))
+    return sum(len(sequences[i]) for i in piece) - shared
 
 
 def _shared(

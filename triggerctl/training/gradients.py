@@ -202,10 +202,9 @@ class GradientPass:
         batches = [collate([rows.rows[i] for i in each], self._pad_id) for each in indices]
         counted = [*batches, *self._elsewhere(rows, set(units).difference(mine))]
         counts = {term.name: sum(term.count(batch) for batch in counted) for term in terms}
-        there = [batch.to(device) for batch in batches]
         alone = len(terms) == 1 and terms[0].is_cross_entropy
-        ready = [self._model.ready(batch) if alone else None for batch in there]
-        return _Portion(group, stream, terms, indices, there, ready, counts)
+        ready = [self._model.ready(batch) if alone else None for batch in batches]
+        return _Portion(group, stream, terms, indices, batches, ready, counts)
 
     def _terms(self, portion: _Portion) -> dict[str, Tensor]:
         terms, counts = portion.terms, portion.counts
@@ -221,7 +220,7 @@ class GradientPass:
             filler_before = self._model.filler
             forward = ModelForward(
                 self._model,
-                batch,
+                batch.to(self._model.device),
                 rows,
                 self._data.references.get(portion.stream),
                 for_one_term=len(terms) == 1,
