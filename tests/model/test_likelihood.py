@@ -162,7 +162,7 @@ def wholes_of(model: CausalModel) -> list[Tensor | None]:
     known = model._fused._known
     assert known is not None
     assert known.wholes is not None
-    return [whole for of_layer in known.wholes() for whole in of_layer]
+    return known.wholes()
 
 
 @pytest.mark.parametrize("lanes", [1, 2])

@@ -56,8 +56,8 @@ float32. A larger model's products gain next to nothing by it."""
 PIECES = 4
 """In which that is made: a thread that has nothing else to do takes the next."""
 
-Wholes = list[list[Tensor | None]]
-"""`Matrices.whole` of each layer's matrices, in their order; empty where they are multiplied as they are."""
+Wholes = list[Tensor | None]
+"""`Matrices.whole` of all layers' matrices, in their order; empty where they are multiplied as they are."""
 
 
 @dataclass(slots=True)
@@ -293,17 +293,17 @@ class LlamaThereAndBack:
 
 
 def _begun(layers: Sequence[Layer], tokens: int, *, beside: bool) -> Callable[[], Wholes]:
-    groups = [[group.each for group in _groups(layer)] for layer in layers]
-    if sum(matrix.weight.numel() for each in groups for group in each for matrix in group) > WHOLE_AT_MOST:
+    groups = [group.each for layer in layers for group in _groups(layer)]
+    if sum(matrix.weight.numel() for group in groups for matrix in group) > WHOLE_AT_MOST:
         return list
     size = -(-len(groups) // PIECES)
     pieces = [groups[start : start + size] for start in range(0, len(groups), size)]
     made = ahead(partial(_wholes, tokens), pieces, beside=beside)
-    return functools.cache(lambda: [of_layer for piece in made() for of_layer in piece])
+    return functools.cache(lambda: [whole for piece in made() for whole in piece])
 
 
 @torch.no_grad()
-def _wholes(tokens: int, groups: Sequence[Sequence[Sequence[Matrix]]]) -> Wholes:
+def _wholes(tokens: int, groups: Sequence[Sequence[Matrix]]) -> Wholes:
     found: Wholes = run(lora_matrix.wholes, groups, tokens)
     return found
 

@@ -27,18 +27,18 @@ class Layer(NamedTuple):
     down: Matrices
 
 
-def with_wholes(layers: list[Layer], wholes: list[list[Tensor | None]]) -> list[Layer]:
-    """The same with each one's `Matrices.whole`, in the order of its matrices."""
+def with_wholes(layers: list[Layer], wholes: list[Tensor | None]) -> list[Layer]:
+    """The same with `Matrices.whole`, of each layer's four in their order, layer after layer."""
     return [
         Layer(
             layer.before_attention,
-            Matrices(layer.query_key_value.each, of_layer[0]),
-            Matrices(layer.output.each, of_layer[1]),
+            Matrices(layer.query_key_value.each, wholes[4 * i]),
+            Matrices(layer.output.each, wholes[4 * i + 1]),
             layer.before_mlp,
-            Matrices(layer.gate_up.each, of_layer[2]),
-            Matrices(layer.down.each, of_layer[3]),
+            Matrices(layer.gate_up.each, wholes[4 * i + 2]),
+            Matrices(layer.down.each, wholes[4 * i + 3]),
         )
-        for layer, of_layer in zip(layers, wholes)  # noqa: B905
+        for i, layer in enumerate(layers)
     ]
 
 

@@ -43,7 +43,7 @@ def log_likelihood(
     embedding: Tensor,
     turns: Turns,
     plain: list[Layer],
-    wholes: list[list[Tensor | None]],
+    wholes: list[Tensor | None],
     last: Norm,
     head: Head,
 ) -> tuple[Tensor, list[Tensor]]:

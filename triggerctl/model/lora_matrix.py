@@ -106,16 +106,10 @@ def _back_by_the_whole(
     return found, of_all
 
 
-def wholes(layers: list[list[list[Matrix]]], rows: int) -> list[list[Tensor | None]]:
-    """`Matrices.whole` of each group of each layer, where so many rows are to be multiplied by it that making
-    it takes less time than it saves."""
-    found: list[list[Tensor | None]] = []
-    for groups in layers:
-        of_layer: list[Tensor | None] = []
-        for matrices in groups:
-            of_layer.append(_whole(matrices) if _pays(matrices, rows) else None)
-        found.append(of_layer)
-    return found
+def wholes(groups: list[list[Matrix]], rows: int) -> list[Tensor | None]:
+    """`Matrices.whole` of each group, where so many rows are to be multiplied by it that making it takes less
+    time than it saves."""
+    return [_whole(matrices) if _pays(matrices, rows) else None for matrices in groups]
 
 
 def _pays(matrices: list[Matrix], rows: int) -> bool:
