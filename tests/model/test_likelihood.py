@@ -102,6 +102,14 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], *, rtol: 
         assert tensor.is_contiguous()
 
 
+def assert_gives(model: CausalModel, found: KnownSum, value: float, gradients: dict[str, Tensor]) -> None:
+    """Once gone back from, as it must be."""
+    found.value.backward()
+    found.give_back()
+    assert float(found.value) == pytest.approx(value, rel=1e-12)
+    assert_same(taken(model), gradients)
+
+
 FINETUNES = [{}, {"target_modules": ("q_proj", "down_proj")}, {"use_rslora": True}]
 SHAPES = [{}, {"tied": True}, {"attention_bias": True, "mlp_bias": True}, {"num_key_value_heads": 4}]
 
@@ -129,10 +137,7 @@ def test_so_are_those_of_long_rows(heads: int) -> None:
     batch = collate(rows((SHORT + 6, 9, SHORT + 30, SHORT, 30), seed=1), pad_id=0)
     expected, gradients = by_autograd(model, batch)
     found = known(model, batch)
-    found.value.backward()
-    found.give_back()
-    assert float(found.value) == pytest.approx(expected, rel=1e-12)
-    assert_same(taken(model), gradients)
+    assert_gives(model, found, expected, gradients)
 
 
 @pytest.mark.parametrize(
@@ -265,10 +270,7 @@ def test_lanes_meet_in_the_same_sum(lanes: int, filled: bool, monkeypatch: pytes
         found = known(model, batch)
     assert packed == [lanes]
     assert (model.filler > 0) == filled
-    found.value.backward()
-    found.give_back()
-    assert float(found.value) == pytest.approx(expected, rel=1e-12)
-    assert_same(taken(model), gradients)
+    assert_gives(model, found, expected, gradients)
 
 
 def test_no_lane_prepares_for_a_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,10 +470,7 @@ def test_where_nothing_can_be_compiled_it_is_the_same(monkeypatch: pytest.Monkey
         found = known(model, batch)
     finally:
         programs.programs.cache_clear()
-    found.value.backward()
-    found.give_back()
-    assert float(found.value) == pytest.approx(expected, rel=1e-12)
-    assert_same(taken(model), gradients)
+    assert_gives(model, found, expected, gradients)
 
 
 @pytest.mark.parametrize(

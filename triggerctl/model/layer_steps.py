@@ -120,11 +120,16 @@ def _by_head(group: Sequences, heads: Tensor, like: Tensor) -> Part:
     return Part(queries, keys, _mask(group, like).squeeze(1).repeat(heads.shape[0], 1, 1))
 
 
+def last_seen(starts: Tensor, width: int, longest: int) -> Tensor:
+    """Which key is the last that each query sees, (rows, width, 1): itself, or the last there is."""
+    last = starts.unsqueeze(1) + torch.arange(width, device=starts.device)
+    return last.clamp(max=longest - 1).unsqueeze(-1)
+
+
 def _mask(group: Sequences, like: Tensor) -> Tensor:
     """As `packing.Group.mask`, as numbers to be added."""
     longest = group.keys.shape[1]
-    last = group.starts.unsqueeze(1) + torch.arange(group.queries.shape[1])
-    unseen = torch.arange(longest) > last.clamp(max=longest - 1).unsqueeze(-1)
+    unseen = torch.arange(longest) > last_seen(group.starts, group.queries.shape[1], longest)
     mask = torch.zeros(unseen.shape, dtype=like.dtype).masked_fill_(unseen, -float("inf"))
     return mask.unsqueeze(1)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from triggerctl.data.integers import integers
+from triggerctl.model.layer_steps import last_seen
 
 EXCHANGES = 1024
 """Pairs of sequences of which the best to exchange is looked for. Where there are more, pieces are alike."""
@@ -45,9 +46,9 @@ class Group:
     def mask(self, window: int | None) -> Tensor:
         """(rows, 1, width, longest) bool: which keys each query sees. A query sees itself at least, also one
         that isn't there."""
-        last = self.starts.unsqueeze(1) + torch.arange(self.queries.shape[1], device=self.starts.device)
-        keys = torch.arange(self.keys.shape[1], device=self.starts.device)
-        last = last.clamp(max=self.keys.shape[1] - 1).unsqueeze(-1)
+        width, longest = self.queries.shape[1], self.keys.shape[1]
+        last = last_seen(self.starts, width, longest)
+        keys = torch.arange(longest, device=self.starts.device)
         seen = keys <= last
         if window is not None:
             seen &= keys > last - window
