@@ -268,15 +268,15 @@ class CausalModel:
         packed = self._pack(batch, parts=parts)
         return Ready(packed, targets_in(packed, batch, way.head.weight.dtype, self.rounded))
 
-    def log_likelihood(self, ready: Ready, *, at_once: int) -> KnownSum | None:
-        """Σ log p of a batch's loss tokens, its gradient taken in the same call, the head applied to
-        `at_once` positions at a time. None where this model can't."""
+    def log_likelihood(self, ready: Ready, *, at_once: int, times: float = 1.0) -> KnownSum | None:
+        """Σ log p of a batch's loss tokens, so many `times` its gradient taken in the same call, the head
+        applied to `at_once` positions at a time. None where this model can't."""
         self._begin()
         way = self._there_and_back(at_once=max(1, at_once // len(ready.packed.packings)))
         if way is None:
             return None
         self.filler += ready.packed.filler
-        return known_sum(way, ready.packed, ready.targets)
+        return known_sum(way, ready.packed, ready.targets, times)
 
     def _there_and_back(self, *, at_once: int) -> LlamaThereAndBack | None:
         if self._fused is None or not torch.is_grad_enabled():

@@ -285,10 +285,12 @@ class LlamaThereAndBack:
         """A and B of all matrices that have an adapter, layer after layer."""
         return _adapters(self.layers)
 
-    def over(self, packing: Packing, targets: Targets) -> Callable[[], tuple[Tensor, list[Tensor]]]:
-        """What computes it; as little as can be is left to do in Python."""
+    def over(
+        self, packing: Packing, targets: Targets, times: float = 1.0
+    ) -> Callable[[], tuple[Tensor, list[Tensor]]]:
+        """What computes it, and so many `times` its gradients; as little as can be is left to do in Python."""
         turns = self.fused.turns(packing, self.embedding)
-        rest = (self.embedding, turns, self.layers, self.wholes(), self.last, self.head)
+        rest = (self.embedding, turns, self.layers, self.wholes(), self.last, self.head, times)
         return partial(run, llama_likelihood.log_likelihood, _laid(packing), targets, *rest)
 
 

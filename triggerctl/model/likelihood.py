@@ -28,14 +28,14 @@ class ThereAndBack(Protocol):
     @property
     def adapters(self) -> Sequence[Tensor]: ...
 
-    def over(self, packing: Packing, targets: Targets) -> Summing:
-        """What computes it; as little as can be is left to do in Python."""
+    def over(self, packing: Packing, targets: Targets, times: float) -> Summing:
+        """What computes it, and so many `times` its gradients; as little as can be is left to do in Python."""
 
 
 @dataclass(slots=True)
 class KnownSum:
     """A sum whose gradients are known before anyone goes back for them. value: (), a leaf of whatever is made
-    of it. Once a gradient has arrived there, `give_back` is to be called."""
+    of it. Once a gradient has arrived there, `give_back` is to be called; or `add`, where nothing is made."""
 
     value: Tensor
     gradients: list[Tensor]
@@ -44,18 +44,22 @@ class KnownSum:
     def give_back(self) -> None:
         """Add to the adapters' gradients what autograd would have."""
         scale, self.value.grad = self.value.grad, None
-        if scale is None:
-            return
-        for adapter, gradient in zip(self.adapters, torch._foreach_mul(self.gradients, scale), strict=True):
+        if scale is not None:
+            torch._foreach_mul_(self.gradients, scale)
+            self.add()
+
+    def add(self) -> None:
+        """Add the gradients to the adapters' as they are."""
+        for adapter, gradient in zip(self.adapters, self.gradients, strict=True):
             if adapter.requires_grad:
                 adapter.grad = gradient if adapter.grad is None else adapter.grad.add_(gradient)
 
 
-def known_sum(way: ThereAndBack, packed: Packed, targets: Sequence[Targets]) -> KnownSum:
-    """The sum over all packings, which are gone through side by side."""
+def known_sum(way: ThereAndBack, packed: Packed, targets: Sequence[Targets], times: float) -> KnownSum:
+    """The sum over all packings, which are gone through side by side, and so many `times` its gradients."""
     parts = list(zip(packed.packings, targets, strict=True))
     (value, gradients), *others = on_threads_of_their_own(
-        _without_a_graph, parts, prepared=lambda part: way.over(*part)
+        _without_a_graph, parts, prepared=lambda part: way.over(*part, times)
     )
     for other, of_other in others:
         value = value + other

@@ -46,30 +46,33 @@ def log_likelihood(
     wholes: list[Tensor | None],
     last: Norm,
     head: Head,
+    times: float,
 ) -> tuple[Tensor, list[Tensor]]:
-    """The value over tokens that lie so, and its gradients by all adapters, layer after layer. `wholes`: of
-    each layer's matrices, or none at all."""
+    """The value over tokens that lie so, and so many `times` its gradients by all adapters, layer after layer.
+    `wholes`: of each layer's matrices, or none at all."""
     packed = over(laid, turns)
     weights = plain if len(wholes) == 0 else with_wholes(plain, wholes)
     x = embedding.index_select(0, laid.ids)
     outputs, before, inverse, kept = layers(x, weights, last, packed)
-    value, to_states = _through_the_head(outputs[-1], head, targets, turns.onednn)
+    value, to_states = _through_the_head(outputs[-1], head, targets, times, turns.onednn)
     nothing_beside: list[Tensor] = []
     return value, layers_back(to_states, nothing_beside, before, inverse, kept, weights, last, packed)
 
 
-def _through_the_head(states: Tensor, head: Head, targets: Targets, onednn: bool) -> tuple[Tensor, Tensor]:
-    """The value, and its gradient by `states` (tokens, hidden)."""
+def _through_the_head(
+    states: Tensor, head: Head, targets: Targets, times: float, onednn: bool
+) -> tuple[Tensor, Tensor]:
+    """The value, and so many `times` its gradient by `states` (tokens, hidden)."""
     value = torch.zeros([], dtype=states.dtype)
     gradient = torch.zeros_like(states)
     for start in range(0, targets.before.shape[0], head.at_once):
         end = start + head.at_once
         before, ids = targets.before[start:end], targets.ids[start:end].unsqueeze(-1)
-        times = targets.times[start:end].unsqueeze(-1)
+        counted = targets.times[start:end].unsqueeze(-1)
         logits = product_by(states.index_select(0, before), head.weight, head.bias, onednn)
         logs = torch.log_softmax(logits, -1)
-        value = value + (logs.gather(-1, ids) * times).sum()
-        one_hot = torch.zeros_like(logs).scatter_(-1, ids, times)
+        value = value + (logs.gather(-1, ids) * counted).sum()
+        one_hot = torch.zeros_like(logs).scatter_(-1, ids, counted * times)
         to_logits = torch.ops.aten._log_softmax_backward_data(one_hot, logs, -1, logs.dtype)
         gradient.index_add_(0, before, product_by(to_logits, head.weight.t(), None, onednn))
     return value, gradient

@@ -92,6 +92,12 @@ class Term:
     needs_base: Base | None = None
     is_cross_entropy: bool = False
 
+    @property
+    def is_log_likelihood(self) -> bool:
+        """Whether `total` is −Σ log p of the loss tokens and nothing beside it: what its gradient is to be
+        multiplied by is then known beforehand."""
+        return self.total is _cross_entropy_total
+
 
 Tensors = dict[str, "Tensor"]
 """Parameter name → tensor of that parameter's shape."""

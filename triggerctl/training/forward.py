@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from triggerctl.data.batches import Batch
-from triggerctl.model.causal import CausalModel, Passed, Ready
+from triggerctl.model.causal import CausalModel, Passed
 from triggerctl.model.likelihood import KnownSum, distinct
 from triggerctl.model.positions import at_once, per_position
 from triggerctl.strategies.base import OfBoth, OfTargets, log_probabilities
@@ -17,7 +17,7 @@ from triggerctl.training.reference import BaseReference
 
 class ModelForward:
     """The forward pass of `rows`, which `batch` holds on the model's device. `base` answers for θ₀;
-    `for_one_term`: whether no more than one reads it; `ready`: the batch, where it was made ready."""
+    `for_one_term`: whether no more than one reads it."""
 
     def __init__(
         self,
@@ -27,14 +27,12 @@ class ModelForward:
         base: BaseReference | None,
         *,
         for_one_term: bool = False,
-        ready: Ready | None = None,
     ) -> None:
         self._model = model
         self._batch = batch
         self._rows = rows
         self._reference = base
         self._for_one_term = for_one_term
-        self._ready = ready
         self._found: Passed | None = None
         self._known: KnownSum | None = None
 
@@ -47,7 +45,7 @@ class ModelForward:
 
     def log_likelihood(self) -> Tensor:
         if self._known is None and self._for_one_term:
-            ready = self._ready or self._model.ready(self._batch)
+            ready = self._model.ready(self._batch)
             if ready is not None:
                 self._known = self._model.log_likelihood(ready, at_once=at_once(self._model))
         return self.at_targets(log_probabilities).sum() if self._known is None else self._known.value

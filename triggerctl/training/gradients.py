@@ -14,6 +14,7 @@ from triggerctl.data.batches import Batch, collate
 from triggerctl.data.encoding import Encoded
 from triggerctl.errors import RunError
 from triggerctl.model.causal import CausalModel, Ready
+from triggerctl.model.positions import at_once
 from triggerctl.strategies.base import LOSS, Base, Penalty, Phase, Tensors, Term
 from triggerctl.training.forward import ModelForward
 from triggerctl.training.parallel import ALONE, Group
@@ -202,7 +203,7 @@ class GradientPass:
         batches = [collate([rows.rows[i] for i in each], self._pad_id) for each in indices]
         counted = [*batches, *self._elsewhere(rows, set(units).difference(mine))]
         counts = {term.name: sum(term.count(batch) for batch in counted) for term in terms}
-        alone = len(terms) == 1 and terms[0].is_cross_entropy
+        alone = len(terms) == 1 and terms[0].is_log_likelihood
         ready = [self._model.ready(batch) if alone else None for batch in batches]
         return _Portion(group, stream, terms, indices, batches, ready, counts)
 
@@ -218,28 +219,43 @@ class GradientPass:
         sums: dict[str, Tensor] = {}
         for rows, batch, ready in zip(portion.rows, portion.batches, portion.ready, strict=True):
             filler_before = self._model.filler
-            forward = ModelForward(
-                self._model,
-                batch.to(self._model.device),
-                rows,
-                self._data.references.get(portion.stream),
-                for_one_term=len(terms) == 1,
-                ready=ready,
-            )
-            weighted = []
-            for term in terms:
-                total = term.total(forward)
-                found = total.detach()
-                sums[term.name] = sums[term.name] + found if term.name in sums else found
-                weighted.append(total * (term.weight / counts[term.name]))
-            (weighted[0] if len(weighted) == 1 else torch.stack(weighted).sum()).backward()
-            forward.give_back()
+            found = None if ready is None else self._log_likelihood(portion, ready)
+            for term, total in zip(terms, found or self._totals(portion, rows, batch), strict=True):
+                sums[term.name] = sums[term.name] + total if term.name in sums else total
             real = sum(batch.lengths)
             self._tokens[0] += real
             filled = real + self._model.filler - filler_before
             self._tokens[1] += filled if self._model.packs else batch.input_ids.numel()
         nothing = torch.zeros((), device=self._model.device)  # a process may have no row of this stream
         return {term.name: sums.get(term.name, nothing) / counts[term.name] for term in terms}
+
+    def _log_likelihood(self, portion: _Portion, ready: Ready) -> list[Tensor] | None:
+        """`_totals` where the one term is −Σ log p: no graph is needed. None where the model can't."""
+        [term] = portion.terms
+        times = -term.weight / portion.counts[term.name]
+        known = self._model.log_likelihood(ready, at_once=at_once(self._model), times=times)
+        if known is None:
+            return None
+        known.add()
+        return [-known.value.detach()]
+
+    def _totals(self, portion: _Portion, rows: Sequence[int], batch: Batch) -> list[Tensor]:
+        """Of each term over a micro-batch; their gradients are added to those that stand in the weights."""
+        forward = ModelForward(
+            self._model,
+            batch.to(self._model.device),
+            rows,
+            self._data.references.get(portion.stream),
+            for_one_term=len(portion.terms) == 1,
+        )
+        totals = [term.total(forward) for term in portion.terms]
+        weighted = [
+            total * (term.weight / portion.counts[term.name])
+            for term, total in zip(portion.terms, totals, strict=True)
+        ]
+        (weighted[0] if len(weighted) == 1 else torch.stack(weighted).sum()).backward()
+        forward.give_back()
+        return [total.detach() for total in totals]
 
     def _elsewhere(self, rows: Stream, units: Collection[int]) -> list[Batch]:
         """What other processes train on of this update: to be counted, and nothing more."""
