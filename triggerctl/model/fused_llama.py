@@ -56,6 +56,9 @@ float32. A larger model's products gain next to nothing by it."""
 PIECES = 4
 """In which that is made: a thread that has nothing else to do takes the next."""
 
+Piece = Sequence[Sequence[Matrix]]
+"""Some of the matrices, those together that multiply the same."""
+
 Wholes = list[Tensor | None]
 """`Matrices.whole` of all layers' matrices, in their order; empty where they are multiplied as they are."""
 
@@ -63,9 +66,12 @@ Wholes = list[Tensor | None]
 @dataclass(slots=True)
 class _Known:
     """What is found out once where layers stay what they are. layers: by whether gradients are wanted;
-    wholes: what gives them, of the weights as they are now; asked: whether they have been asked for."""
+    ways: what `there_and_back` gives with gradients, by `at_once`; pieces: what wholes are made of; wholes:
+    what gives them, of the weights as they are now; asked: whether they have been asked for."""
 
     layers: dict[bool, Sequence[Layer] | None] = field(default_factory=dict)
+    ways: dict[int, LlamaThereAndBack | None] = field(default_factory=dict)
+    pieces: Sequence[Piece] | None = None
     wholes: Callable[[], Wholes] | None = None
     asked: bool = False
 
@@ -79,7 +85,7 @@ class FusedLlama:
         self._sums = True  # until they were found not to be the network's
         self._layers = [cast(LlamaDecoderLayer, layer) for layer in decoder.layers]
         self._kind = decoder.embed_tokens.weight.dtype
-        self._rotations: tuple[Tensor, Tensor] | None = None
+        self._turns: Turns | None = None
         self._known: _Known | None = None
 
     @classmethod
@@ -154,8 +160,11 @@ class FusedLlama:
         """Within `layers_stay`: have made what `there_and_back` multiplies by, for so many tokens, unless it
         is; on another thread where one may go `beside` this one."""
         known = self._known
-        if known is not None and known.wholes is None and (layers := self._plain_layers()) is not None:
-            known.wholes = _begun(layers, tokens, beside=beside)
+        if known is None or known.wholes is not None or (layers := self._plain_layers()) is None:
+            return
+        if known.pieces is None:
+            known.pieces = _pieces(layers)
+        known.wholes = _begun(known.pieces, tokens, beside=beside)
 
     def weights_moved(self) -> bool:
         """Within `layers_stay`, to be called after each update. Whether what had been made of them was asked
@@ -168,7 +177,14 @@ class FusedLlama:
 
     def there_and_back(self, *, at_once: int) -> LlamaThereAndBack | None:
         """What sums log p over a packing with the weights as they are now; None where there is more in the
-        layers or the head, which is applied to `at_once` states."""
+        layers or the head, which is applied to `at_once` states. Asked for where gradients are wanted."""
+        if self._known is None:
+            return self._way(at_once)
+        if at_once not in self._known.ways:
+            self._known.ways[at_once] = self._way(at_once)
+        return self._known.ways[at_once]
+
+    def _way(self, at_once: int) -> LlamaThereAndBack | None:
         embedding, output = self._decoder.embed_tokens, self._network.get_output_embeddings()
         if not self._sums or type(output) not in PLAIN or _is_hooked(embedding) or _is_hooked(output):
             return None
@@ -179,7 +195,7 @@ class FusedLlama:
         if layers is None:
             return None
         last, head = _norm(self._decoder.norm), Head(weight, bias, at_once)
-        return LlamaThereAndBack(self, layers, self._asked, embedding.weight, last, head)
+        return LlamaThereAndBack(self, layers, _adapters(layers), self._asked, embedding.weight, last, head)
 
     def _asked(self) -> Wholes:
         """What has been made of the weights as they are now."""
@@ -197,14 +213,14 @@ class FusedLlama:
 
     def turns(self, packing: Packing, like: Tensor) -> Turns:
         """Of every position that there is in the packing, of the kind of `like`."""
-        found, attention = self._rotations, self._layers[0].self_attn
-        if found is None or found[0].shape[0] < packing.longest:
-            places = torch.arange(2 * packing.longest).unsqueeze(0)
+        if self._turns is None or self._turns.cos.shape[0] < packing.longest:
+            places, attention = torch.arange(2 * packing.longest).unsqueeze(0), self._layers[0].self_attn
             cos, sin = (each[0] for each in self._decoder.rotary_emb(like, position_ids=places))
             half = sin.shape[-1] // 2
-            self._rotations = found = cos, torch.cat((-sin[..., :half], sin[..., half:]), -1)
-        heads = self._decoder.config.num_attention_heads if attention.num_key_value_groups == 1 else 0
-        return Turns(*found, attention.head_dim, heads, attention.scaling, takes_onednn(like))
+            sin = torch.cat((-sin[..., :half], sin[..., half:]), -1)
+            heads = self._decoder.config.num_attention_heads if attention.num_key_value_groups == 1 else 0
+            self._turns = Turns(cos, sin, attention.head_dim, heads, attention.scaling, takes_onednn(like))
+        return self._turns
 
     def _plain_layers(self) -> Sequence[Layer] | None:
         if self._known is None:
@@ -271,19 +287,16 @@ class FusedLlama:
 
 @dataclass(frozen=True, slots=True)
 class LlamaThereAndBack:
-    """Σ log p of tokens of a packing, and its gradients by `adapters`. `embedding`: (vocabulary, hidden)."""
+    """Σ log p of tokens of a packing, and its gradients by `adapters`: A and B of all matrices that have one,
+    layer after layer. `embedding`: (vocabulary, hidden)."""
 
     fused: FusedLlama
     layers: Sequence[Layer]
+    adapters: Sequence[Tensor]
     wholes: Callable[[], Wholes]
     embedding: Tensor
     last: Norm
     head: Head
-
-    @property
-    def adapters(self) -> list[Tensor]:
-        """A and B of all matrices that have an adapter, layer after layer."""
-        return _adapters(self.layers)
 
     def over(
         self, packing: Packing, targets: Targets, times: float = 1.0
@@ -294,18 +307,22 @@ class LlamaThereAndBack:
         return partial(run, llama_likelihood.log_likelihood, _laid(packing), targets, *rest)
 
 
-def _begun(layers: Sequence[Layer], tokens: int, *, beside: bool) -> Callable[[], Wholes]:
+def _pieces(layers: Sequence[Layer]) -> list[Piece]:
+    """All matrices; none where no whole is to be made of them."""
     groups = [group.each for layer in layers for group in _groups(layer)]
     if sum(matrix.weight.numel() for group in groups for matrix in group) > WHOLE_AT_MOST:
-        return list
+        return []
     size = -(-len(groups) // PIECES)
-    pieces = [groups[start : start + size] for start in range(0, len(groups), size)]
+    return [groups[start : start + size] for start in range(0, len(groups), size)]
+
+
+def _begun(pieces: Sequence[Piece], tokens: int, *, beside: bool) -> Callable[[], Wholes]:
     made = ahead(partial(_wholes, tokens), pieces, beside=beside)
     return functools.cache(lambda: [whole for piece in made() for whole in piece])
 
 
 @torch.no_grad()
-def _wholes(tokens: int, groups: Sequence[Sequence[Matrix]]) -> Wholes:
+def _wholes(tokens: int, groups: Piece) -> Wholes:
     found: Wholes = run(lora_matrix.wholes, groups, tokens)
     return found
 

@@ -276,6 +276,8 @@ def _filled(tokens: Sequence[int], width: int) -> list[int]:
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """The same on another device; a copy to a GPU doesn't wait."""
+    if device.type == "cpu":
+        return tensor
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

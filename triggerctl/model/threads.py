@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -145,21 +146,31 @@ def _pool() -> ThreadPoolExecutor:
 def ahead(
     act: Callable[[_Given], _Found], given: Sequence[_Given], *, beside: bool
 ) -> Callable[[], list[_Found]]:
-    """`act` on each, begun now on another thread, where one may go `beside` this one; what is not begun when
+    """`act` on each, begun now on other threads, where some may go `beside` this one; what is not begun when
     it is asked for is done here then."""
     in_products = torch.get_num_threads()
+    left, made = deque(range(len(given))), dict[int, _Found]()
 
-    def there(one: _Given) -> _Found:
+    def act_on_each() -> None:
+        while left:
+            try:
+                i = left.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            made[i] = act(given[i])
+
+    def there() -> None:
         torch.set_num_threads(in_products)
-        return act(one)
+        act_on_each()
 
-    begun = [_pool().submit(there, one) for one in given] if beside else []
+    others = [_pool().submit(there) for _ in range(min(WORKERS, len(given)))] if beside else []
 
     def found() -> list[_Found]:
-        if not beside:
-            return [act(one) for one in given]
-        here = {i: act(given[i]) for i in reversed(range(len(given))) if begun[i].cancel()}
-        return [here[i] if i in here else each.result() for i, each in enumerate(begun)]
+        act_on_each()
+        for other in others:
+            if not other.cancel():
+                other.result()
+        return [made[i] for i in range(len(given))]
 
     return found
 

@@ -207,7 +207,7 @@ class TrainingLoop:
                 epoch=position.epoch,
                 synchronized=self._synchronized,
             )
-            with self.model.layers_stay():
+            with self.model.layers_stay(), self.model.threads_for(self._tokens_at_once):
                 self._run_epoch(phase, plan, updates, pace, hooks)
             position.close_epoch(len(plan))
             hooks.epoch_ended(phase, last=position.step >= updates)
@@ -218,7 +218,7 @@ class TrainingLoop:
         position = self.position
         while position.update < len(plan) and position.step < updates:
             self._stop_if_asked()
-            with pace.training(), self.model.threads_for(self._tokens_at_once):
+            with pace.training():
                 ahead = plan[position.update : position.update + AHEAD]
                 loss, terms, rate, norm = self._update(phase, ahead, updates)
             position.advance()
