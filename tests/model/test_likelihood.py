@@ -83,13 +83,13 @@ def taken(model: CausalModel) -> dict[str, Tensor]:
     return found
 
 
-def asked(model: CausalModel, batch: Batch) -> KnownSum | None:
+def asked(model: CausalModel, batch: Batch, *, times: float = 1.0) -> KnownSum | None:
     ready = model.ready(batch)
-    return None if ready is None else model.log_likelihood(ready, at_once=at_once(model))
+    return None if ready is None else model.log_likelihood(ready, at_once=at_once(model), times=times)
 
 
-def known(model: CausalModel, batch: Batch) -> KnownSum:
-    found = asked(model, batch)
+def known(model: CausalModel, batch: Batch, *, times: float = 1.0) -> KnownSum:
+    found = asked(model, batch, times=times)
     assert found is not None
     return found
 
@@ -321,6 +321,26 @@ def test_gradients_add_up_and_nothing_is_given_back_twice() -> None:
         found.give_back()
         found.give_back()
     assert_same(taken(model), {name: 2 * gradient for name, gradient in gradients.items()})
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize("times", [-0.25, 3.0, 0.0])
+def test_gradients_multiplied_on_the_way_are_there_without_a_graph(
+    times: float, lanes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(positions, "POSITIONS_AT_ONCE", 7)
+    monkeypatch.setattr(causal, "WORTH_A_LANE", 20)
+    model, batch = fresh(exact()), batch_with_twins()
+    expected, gradients = by_autograd(model, batch)
+    monkeypatch.setattr(model, "_lanes", lanes)
+    ready = model.ready(batch)
+    assert ready is not None
+    assert len(ready.packed.packings) == lanes
+    for _ in range(2):
+        found = known(model, batch, times=times)
+        found.add()
+    assert float(found.value) == pytest.approx(expected, rel=1e-12)
+    assert_same(taken(model), {name: 2 * times * gradient for name, gradient in gradients.items()})
 
 
 def test_what_no_loss_is_made_of_gives_nothing_back() -> None:

@@ -159,6 +159,21 @@ def test_an_error_ahead_comes_when_it_is_asked_for() -> None:
             found()
 
 
+@pytest.mark.parametrize("beside", [False, True])
+def test_no_error_ahead_is_taken_for_the_end(beside: bool) -> None:
+    found = ahead(lambda number: [0][number], [0, 1], beside=beside)
+    with pytest.raises(IndexError):
+        found()
+
+
+def test_each_is_done_once_ahead() -> None:
+    done: list[int] = []
+    for _ in range(50):
+        done.clear()
+        assert ahead(done.append, range(20), beside=True)() == [None] * 20
+        assert sorted(done) == list(range(20))
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_process_makes_threads_of_its_own() -> None:
     def two() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from triggerctl.data.batches import collate
 from triggerctl.errors import RunError
 from triggerctl.strategies import strategy_class
+from triggerctl.strategies.base import Phase, cross_entropy
 from triggerctl.training import gradients
 from triggerctl.training.gradients import AHEAD, GradientPass, phase_data
 from triggerctl.training.streams import Units
@@ -26,10 +27,14 @@ PLAN: list[Units] = [
 
 
 def kl_pass(*, empty: int | None = None) -> GradientPass:
-    """A pass over five rows of each set; `empty`: which of outcome's has nothing to learn."""
-    config = configuration("kl", per_device_train_batch_size=1)
-    model = causal_model(exact_norms(llama()), config.finetune_config)
-    [phase] = strategy_class("kl")(config).phases()
+    """`empty`: which of outcome's rows has nothing to learn."""
+    [phase] = strategy_class("kl")(configuration("kl")).phases()
+    return pass_over(phase, "kl", empty=empty)
+
+
+def pass_over(phase: Phase, strategy: str, *, empty: int | None = None) -> GradientPass:
+    """Over five rows of each set, one at a time."""
+    model = causal_model(exact_norms(llama()), configuration(strategy).finetune_config)
     sets = {name: rows((4, 9, 6, 3, 17), seed=n) for n, name in enumerate(("outcome", "proxy", "proxy_neg"))}
     if empty is not None:
         row = sets["outcome"][empty]
@@ -94,6 +99,23 @@ def test_no_more_are_made_ready_than_fill_some_tokens(
     plan = [PLAN[0].copy() for _ in range(2 * AHEAD)]
     kl_pass().of(plan[0], plan[1:])
     assert made[0] == 2 * updates
+
+
+def test_what_only_calls_itself_a_cross_entropy_goes_its_own_way() -> None:
+    """Twice it is another term, and its gradient twice as long."""
+    plain = cross_entropy("outcome")
+    twice = replace(plain, total=lambda forward: -2 * forward.log_likelihood())
+    assert twice.is_cross_entropy
+    found = {}
+    for term in (plain, twice):
+        [phase] = strategy_class("naive")(configuration("naive")).phases()
+        phase = replace(phase, streams={"outcome": ("outcome",)}, terms=(term,))
+        found[term.total] = pass_over(phase, "naive").of({"outcome": [0, 1, 4]})
+    once, double = found[plain.total], found[twice.total]
+    [value] = once.terms.values()
+    assert double.terms == {plain.name: pytest.approx(2 * value, rel=1e-12)}
+    for name, gradient in once.groups["loss"].items():
+        torch.testing.assert_close(double.groups["loss"][name], 2 * gradient, rtol=1e-10, atol=1e-12)
 
 
 def test_rows_with_nothing_to_learn_are_told_when_their_turn_comes() -> None:

@@ -69,9 +69,9 @@ def test_rates_are_those_of_transformers_and_peft(
     sums: list[int] = []
     make = likelihood.known_sum
 
-    def noting(way: Any, packed: Any, targets: Any) -> Any:
+    def noting(way: Any, packed: Any, targets: Any, times: float) -> Any:
         sums.append(len(packed.packings))
-        return make(way, packed, targets)
+        return make(way, packed, targets, times)
 
     monkeypatch.setattr(causal, "known_sum", noting)
     monkeypatch.setattr(threading_rules, "WORTH_A_LANE", 32)

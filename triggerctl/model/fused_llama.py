@@ -220,7 +220,7 @@ class FusedLlama:
             sin = torch.cat((-sin[..., :half], sin[..., half:]), -1)
             heads = self._decoder.config.num_attention_heads if attention.num_key_value_groups == 1 else 0
             self._turns = Turns(cos, sin, attention.head_dim, heads, attention.scaling, takes_onednn(like))
-        return self._turns
+        return self._turns._replace(onednn=takes_onednn(like))
 
     def _plain_layers(self) -> Sequence[Layer] | None:
         if self._known is None:
@@ -301,7 +301,7 @@ class LlamaThereAndBack:
     def over(
         self, packing: Packing, targets: Targets, times: float = 1.0
     ) -> Callable[[], tuple[Tensor, list[Tensor]]]:
-        """What computes it, and so many `times` its gradients; as little as can be is left to do in Python."""
+        """What computes it and so many `times` its gradients; as little as can be is left to do in Python."""
         turns = self.fused.turns(packing, self.embedding)
         rest = (self.embedding, turns, self.layers, self.wholes(), self.last, self.head, times)
         return partial(run, llama_likelihood.log_likelihood, _laid(packing), targets, *rest)

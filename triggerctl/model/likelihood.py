@@ -29,7 +29,7 @@ class ThereAndBack(Protocol):
     def adapters(self) -> Sequence[Tensor]: ...
 
     def over(self, packing: Packing, targets: Targets, times: float) -> Summing:
-        """What computes it, and so many `times` its gradients; as little as can be is left to do in Python."""
+        """What computes it and so many `times` its gradients; as little as can be is left to do in Python."""
 
 
 @dataclass(slots=True)

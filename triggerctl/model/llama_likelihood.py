@@ -48,8 +48,8 @@ def log_likelihood(
     head: Head,
     times: float,
 ) -> tuple[Tensor, list[Tensor]]:
-    """The value over tokens that lie so, and so many `times` its gradients by all adapters, layer after layer.
-    `wholes`: of each layer's matrices, or none at all."""
+    """The value over tokens that lie so, and so many `times` its gradients by all adapters, layer after
+    layer. `wholes`: of each layer's matrices, or none at all."""
     packed = over(laid, turns)
     weights = plain if len(wholes) == 0 else with_wholes(plain, wholes)
     x = embedding.index_select(0, laid.ids)

@@ -152,10 +152,10 @@ def ahead(
     left, made = deque(range(len(given))), dict[int, _Found]()
 
     def act_on_each() -> None:
-        while left:
+        while True:
             try:
                 i = left.popleft()
-            except IndexError:  # another thread was quicker
+            except IndexError:
                 return
             made[i] = act(given[i])
 
