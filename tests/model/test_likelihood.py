@@ -320,7 +320,9 @@ def test_gradients_add_up_and_nothing_is_given_back_twice() -> None:
         found.value.backward()
         found.give_back()
         found.give_back()
-    assert_same(taken(model), {name: 2 * gradient for name, gradient in gradients.items()})
+    found.value.backward()
+    found.give_back()
+    assert_same(taken(model), {name: 3 * gradient for name, gradient in gradients.items()})
 
 
 @pytest.mark.parametrize("lanes", [1, 2])
@@ -338,7 +340,9 @@ def test_gradients_multiplied_on_the_way_are_there_without_a_graph(
     assert len(ready.packed.packings) == lanes
     for _ in range(2):
         found = known(model, batch, times=times)
-        found.add()
+        found.hand_over()
+        with pytest.raises(ValueError, match="shorter"):
+            found.hand_over()
     assert float(found.value) == pytest.approx(expected, rel=1e-12)
     assert_same(taken(model), {name: 2 * times * gradient for name, gradient in gradients.items()})
 

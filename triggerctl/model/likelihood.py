@@ -35,7 +35,8 @@ class ThereAndBack(Protocol):
 @dataclass(slots=True)
 class KnownSum:
     """A sum whose gradients are known before anyone goes back for them. value: (), a leaf of whatever is made
-    of it. Once a gradient has arrived there, `give_back` is to be called; or `add`, where nothing is made."""
+    of it. Once a gradient has arrived there, `give_back` is to be called; or `hand_over`, where nothing is
+    made of it."""
 
     value: Tensor
     gradients: list[Tensor]
@@ -45,12 +46,15 @@ class KnownSum:
         """Add to the adapters' gradients what autograd would have."""
         scale, self.value.grad = self.value.grad, None
         if scale is not None:
-            torch._foreach_mul_(self.gradients, scale)
-            self.add()
+            self._add(torch._foreach_mul(self.gradients, scale))
 
-    def add(self) -> None:
-        """Add the gradients to the adapters' as they are."""
-        for adapter, gradient in zip(self.adapters, self.gradients, strict=True):
+    def hand_over(self) -> None:
+        """Add the gradients to the adapters' as they are, whose own they are from then on."""
+        gradients, self.gradients = self.gradients, []
+        self._add(gradients)
+
+    def _add(self, gradients: Sequence[Tensor]) -> None:
+        for adapter, gradient in zip(self.adapters, gradients, strict=True):
             if adapter.requires_grad:
                 adapter.grad = gradient if adapter.grad is None else adapter.grad.add_(gradient)
 

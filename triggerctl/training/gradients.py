@@ -236,7 +236,7 @@ class GradientPass:
         known = self._model.log_likelihood(ready, at_once=at_once(self._model), times=times)
         if known is None:
             return None
-        known.add()
+        known.hand_over()
         return [-known.value.detach()]
 
     def _totals(self, portion: _Portion, rows: Sequence[int], batch: Batch) -> list[Tensor]:
