@@ -166,6 +166,28 @@ def test_no_error_ahead_is_taken_for_the_end(beside: bool) -> None:
         found()
 
 
+def test_what_has_failed_ahead_is_tried_again_by_who_asks() -> None:
+    here, tried = threading.get_ident(), threading.Event()
+
+    def act(number: int) -> int:
+        if threading.get_ident() != here:
+            tried.set()
+            raise MemoryError
+        return number
+
+    found = ahead(act, [1, 2], beside=True)
+    assert tried.wait(10)
+    assert found() == [1, 2]
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_an_error_ahead_comes_as_often_as_it_is_asked_for(beside: bool) -> None:
+    found = ahead(lambda number: 1 / number, [0, 1], beside=beside)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            found()
+
+
 def test_each_is_done_once_ahead() -> None:
     done: list[int] = []
     for _ in range(50):

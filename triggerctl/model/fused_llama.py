@@ -213,14 +213,16 @@ class FusedLlama:
 
     def turns(self, packing: Packing, like: Tensor) -> Turns:
         """Of every position that there is in the packing, of the kind of `like`."""
-        if self._turns is None or self._turns.cos.shape[0] < packing.longest:
+        turns = self._turns
+        if turns is None or turns.cos.shape[0] < packing.longest:
             places, attention = torch.arange(2 * packing.longest).unsqueeze(0), self._layers[0].self_attn
             cos, sin = (each[0] for each in self._decoder.rotary_emb(like, position_ids=places))
             half = sin.shape[-1] // 2
             sin = torch.cat((-sin[..., :half], sin[..., half:]), -1)
             heads = self._decoder.config.num_attention_heads if attention.num_key_value_groups == 1 else 0
-            self._turns = Turns(cos, sin, attention.head_dim, heads, attention.scaling, takes_onednn(like))
-        return self._turns._replace(onednn=takes_onednn(like))
+            turns = Turns(cos, sin, attention.head_dim, heads, attention.scaling, takes_onednn(like))
+            self._turns = turns
+        return turns._replace(onednn=takes_onednn(like))
 
     def _plain_layers(self) -> Sequence[Layer] | None:
         if self._known is None:

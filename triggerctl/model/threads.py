@@ -147,7 +147,7 @@ def ahead(
     act: Callable[[_Given], _Found], given: Sequence[_Given], *, beside: bool
 ) -> Callable[[], list[_Found]]:
     """`act` on each, begun now on other threads, where some may go `beside` this one; what is not begun when
-    it is asked for is done here then."""
+    it is asked for, or has failed there, is done here then."""
     in_products = torch.get_num_threads()
     left, made = deque(range(len(given))), dict[int, _Found]()
 
@@ -157,7 +157,11 @@ def ahead(
                 i = left.popleft()
             except IndexError:
                 return
-            made[i] = act(given[i])
+            try:
+                made[i] = act(given[i])
+            except BaseException:
+                left.append(i)
+                raise
 
     def there() -> None:
         torch.set_num_threads(in_products)
@@ -169,7 +173,8 @@ def ahead(
         act_on_each()
         for other in others:
             if not other.cancel():
-                other.result()
+                other.exception()
+        act_on_each()
         return [made[i] for i in range(len(given))]
 
     return found
