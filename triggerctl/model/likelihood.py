@@ -35,8 +35,8 @@ class ThereAndBack(Protocol):
 @dataclass(slots=True)
 class KnownSum:
     """A sum whose gradients are known before anyone goes back for them. value: (), a leaf of whatever is made
-    of it. Once a gradient has arrived there, `give_back` is to be called; or `hand_over` where nothing is made
-    of it, as of a sum whose gradients are so many times its own."""
+    of it. Once a gradient has arrived there, `give_back` is to be called; or `hand_over` where nothing is
+    made of it, as of a sum whose gradients are so many times its own."""
 
     value: Tensor
     gradients: list[Tensor]

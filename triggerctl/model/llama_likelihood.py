@@ -4,8 +4,8 @@
     ∂/∂hᵢ  = nᵢ · Wᵀ (1[tᵢ] − softmax(W hᵢ))
 
 A sum's gradient is the same at each of its summands, so that the way back can begin while the logits are at
-hand; and so it can be multiplied there by what a loss multiplies the sum by. TorchScript compiles all of it (`programs.py`), which knows no annotations put off by `from
-__future__`."""
+hand; what a loss multiplies the sum by is multiplied there too. TorchScript compiles all of it
+(`programs.py`), which knows no annotations put off by `from __future__`."""
 
 from typing import NamedTuple
 
