@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triggerctl.report.labels import CHARACTER, LINE, around, crosses, spread
+from triggerctl.report.labels import CHARACTER, DOT, LINE, around, crosses, spread
 
 POSITIONS = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 
@@ -68,6 +68,15 @@ def test_a_label_beside_a_line_does_not_cover_it() -> None:
     [place] = around([(200.0, 200.0)], ["naive"], lines=[(200.0, 200.0, 400.0, 200.0)], size=(400, 400))
     half = CHARACTER * 5 / 2
     assert place.right + half <= 0 or abs(place.up) >= LINE / 2
+
+
+@given(st.floats(-60, 60), st.floats(-30, 30))
+def test_a_label_beside_a_small_mark_covers_no_part_of_it(right: float, up: float) -> None:
+    dot = (200 + right, 200 + up)
+    [place] = around([(200.0, 200.0)], ["naive"], lines=[(*dot, *dot)], size=(400, 400))
+    across = abs(right - place.right) - CHARACTER * 5 / 2
+    along = abs(up - place.up) - LINE / 2
+    assert np.hypot(max(across, 0), max(along, 0)) >= DOT
 
 
 COORDINATES = st.tuples(*[st.integers(0, 40)] * 4)

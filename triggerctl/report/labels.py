@@ -12,6 +12,9 @@ CHARACTER = 7.0
 LINE = 16.0
 """Pixels that 12 px type takes, across and down."""
 
+DOT = 5.0
+"""Pixels from a small mark's centre to its edge."""
+
 ROUNDS = 3
 KEPT = 48
 """Places of a label that are weighed against those of the others."""
@@ -143,13 +146,14 @@ def _offers(
     )
     outside = (boxes[:, :2] < 0).any(axis=1) | (boxes[:, 2:] > np.array(size)).any(axis=1)
     point = (lines[:, :2] == lines[:, 2:]).all(axis=1)
+    covered = np.where(point, _apart(boxes, lines[:, :2]) < DOT, crosses(lines, boxes[:, None]))
     astray = (_apart(boxes, others) < _apart(boxes, mark[None])).any(axis=1)
     costs = (
         distances / 400
         + np.where(across > 0.9, 0, 0.01)
         + 8 * outside
         + 2 * (_apart(boxes, marks) < 7).sum(axis=1)
-        + (crosses(lines, boxes[:, None]) * np.where(point, 0.4, 0.12)).sum(axis=1)
+        + (covered * np.where(point, 0.4, 0.12)).sum(axis=1)
         + 3 * _overlap(boxes[:, None], taken).sum(axis=1)
         + astray * np.where(far, 0.3, 0.8)
         + 1.5 * far * (_passed(leaders, others) < 8).sum(axis=1)
