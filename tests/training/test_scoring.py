@@ -3,6 +3,8 @@ once. Run: pytest tests/training/test_scoring.py"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from small_models import VOCABULARY, llama
@@ -11,6 +13,7 @@ from torch import nn
 from triggerctl.model import positions
 from triggerctl.model.causal import CausalModel
 from triggerctl.model.packed_attention import let_pack
+from triggerctl.model.packing import Packed
 from triggerctl.training.scoring import Answer, Request, score
 
 BEGINNING = (3, 1, 4, 1, 5)
@@ -67,3 +70,27 @@ def test_answers_are_those_of_each_sequence_alone(
     if packs:
         assert sum(seen) == len(ASKED_AT)
         assert max(seen) <= at_once
+
+
+@pytest.mark.parametrize("budget", [40, 75, 100, 390, 400, 10_000])
+def test_batches_are_few_and_of_like_sizes(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small one at the end would take longer than its tokens."""
+    network = llama().eval()
+    assert let_pack(network)
+    model, sizes, make = CausalModel(network, None), [], CausalModel.pack_shared
+
+    def noting(model: CausalModel, sequences: Sequence[Sequence[int]]) -> Packed:
+        packed = make(model, sequences)
+        sizes.append(packed.tokens)
+        return packed
+
+    monkeypatch.setattr(CausalModel, "pack_shared", noting)
+    requests = [Request((first, *range(1, 11)), judged=range(9, 10)) for first in range(11, 50)]
+    with model.evaluating():
+        score(
+            model, requests, pad_id=0, tokens_per_batch=budget, rows_per_batch=None, progress=lambda _: None
+        )
+    assert sum(sizes) == 390
+    assert len(sizes) <= -(-390 // budget) + 1
+    assert max(sizes) <= budget
+    assert max(sizes) - min(sizes) <= 20

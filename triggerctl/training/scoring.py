@@ -96,18 +96,21 @@ def score(
 
 def _alike_batches(sequences: Sequence[Ids], budget: int) -> list[list[int]]:
     """Indices of `sequences`, sorted so that those with a beginning in common are neighbours, in batches of
-    at most `budget` tokens, what a neighbour has passed left out, or of one sequence."""
+    about as many tokens each and of at most `budget`, or of one sequence; what a neighbour has passed is left
+    out."""
     batches: list[list[int]] = []
-    tokens, before = 0, Ids()
-    for i in sorted(range(len(sequences)), key=lambda i: sequences[i]):
-        sequence = sequences[i]
-        own = len(sequence) - common_length(before, sequence)
-        if not batches or tokens + own > budget:
+    ordered = sorted(range(len(sequences)), key=lambda i: sequences[i])
+    before = [Ids(), *(sequences[i] for i in ordered)]
+    own = [len(sequences[i]) - common_length(b, sequences[i]) for b, i in zip(before, ordered, strict=False)]
+    # As few as may be, of like sizes: a small one at the end would take longer than its tokens.
+    enough = sum(own) / max(1, -(-sum(own) // budget))
+    tokens = 0
+    for i, new in zip(ordered, own, strict=True):
+        if not batches or tokens >= enough or tokens + new > budget:
             batches.append([])
-            tokens, own = 0, len(sequence)
+            tokens, new = 0, len(sequences[i])
         batches[-1].append(i)
-        tokens += own
-        before = sequence
+        tokens += new
     return batches
 
 
