@@ -104,13 +104,13 @@ def _alike_batches(sequences: Sequence[Ids], budget: int) -> list[list[int]]:
     own = [len(sequences[i]) - common_length(b, sequences[i]) for b, i in zip(before, ordered, strict=False)]
     # As few as may be, of like sizes: a small one at the end would take longer than its tokens.
     enough = sum(own) / max(1, -(-sum(own) // budget))
-    tokens = 0
+    tokens = done = 0
     for i, new in zip(ordered, own, strict=True):
-        if not batches or tokens >= enough or tokens + new > budget:
+        if not batches or (new and done >= len(batches) * enough) or tokens + new > budget:
             batches.append([])
-            tokens, new = 0, len(sequences[i])
+            tokens = len(sequences[i]) - new
         batches[-1].append(i)
-        tokens += new
+        tokens, done = tokens + new, done + new
     return batches
 
 
