@@ -150,11 +150,7 @@ def pack_shared(
 
 def _cut(ordered: Sequence[int], sequences: Sequence[Sequence[int]], parts: int) -> list[list[int]]:
     """Indices of sequences, in at most so many pieces of about as many tokens that neighbours don't share."""
-    before: Sequence[int] = ()
-    own: dict[int, int] = {}
-    for i in ordered:
-        own[i] = len(sequences[i]) - common_length(before, sequences[i])
-        before = sequences[i]
+    own = dict(zip(ordered, own_tokens([sequences[i] for i in ordered]), strict=True))
     ends = list(accumulate(own.values(), initial=0))
     pieces: dict[int, list[int]] = {}
     for i, (start, end) in zip(ordered, pairwise(ends), strict=True):
@@ -193,8 +189,7 @@ def _evened_out(
 
 def _together(piece: Sequence[int], sequences: Sequence[Sequence[int]]) -> int:
     """Tokens of sorted sequences, what neighbours share counted once."""
-    shared = sum(common_length(sequences[i], sequences[j]) for i, j in pairwise(piece))
-    return sum(len(sequences[i]) for i in piece) - shared
+    return sum(own_tokens([sequences[i] for i in piece]))
 
 
 def _shared(
@@ -217,6 +212,12 @@ def _shared(
         paths.append(path)
         before = sequence
     return _packing(ids, positions, rows, device, rounded), paths
+
+
+def own_tokens(ordered: Sequence[Sequence[int]]) -> list[int]:
+    """How many tokens each of sorted sequences has beside what it shares with the one before it."""
+    pairs = zip([(), *ordered], ordered, strict=False)
+    return [len(one) - common_length(before, one) for before, one in pairs]
 
 
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:

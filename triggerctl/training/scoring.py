@@ -12,7 +12,7 @@ from torch import Tensor
 from triggerctl.data.batches import token_budget_batches
 from triggerctl.data.integers import integers
 from triggerctl.model.causal import CausalModel
-from triggerctl.model.packing import common_length
+from triggerctl.model.packing import own_tokens
 from triggerctl.model.positions import at_once
 from triggerctl.strategies.base import at_least_float32
 from triggerctl.training.parallel import ALONE, Group
@@ -100,8 +100,7 @@ def _alike_batches(sequences: Sequence[Ids], budget: int) -> list[list[int]]:
     out."""
     batches: list[list[int]] = []
     ordered = sorted(range(len(sequences)), key=lambda i: sequences[i])
-    before = [Ids(), *(sequences[i] for i in ordered)]
-    own = [len(sequences[i]) - common_length(b, sequences[i]) for b, i in zip(before, ordered, strict=False)]
+    own = own_tokens([sequences[i] for i in ordered])
     # As few as may be, of like sizes: a small one at the end would take longer than its tokens.
     enough = sum(own) / max(1, -(-sum(own) // budget))
     tokens = done = 0
